@@ -1,0 +1,90 @@
+# Every target makes its own .venv on first use; `make` alone lists targets and variables.
+PYTHON     ?= python3
+DATA_ROOT  ?= data
+DATASET    ?= digits
+BACKBONE   ?= simclr
+VIEWS      ?=
+WEIGHTS    ?=
+DEVICE     ?= auto
+KEY        ?=
+PCA        ?= 50
+HEAD       ?= ridge
+STRATEGY   ?= random,entropy,least_confidence,margin,coreset,typiclust
+SEEDS      ?= 10
+INITIAL    ?= 10
+BATCH      ?= 1
+BUDGET     ?= 210
+CANDIDATES ?= 10000
+VALIDATION ?= None
+LOG_SEEDS  ?= 5
+INPUTS     ?= step
+TARGET     ?= cross_entropy
+WORKERS    ?= 0
+ARGS       ?=
+
+RUN  := .venv/bin/python -m pipeline
+TASK  = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pca $(PCA) --validation-size $(VALIDATION) --workers $(WORKERS) --data-root '$(DATA_ROOT)'
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo embed al surrogate report test lint clean
+
+help:  ## explain every target and variable
+	@echo 'alcove: active learning on cached vision embeddings'
+	@echo
+	@echo 'Targets (each installs itself into .venv on first use):'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-11s %s\n", $$1, $$2}'
+	@echo
+	@echo 'Variables (make TARGET NAME=value; the defaults are in brackets):'
+	@echo '  all        DATA_ROOT folder of everything alcove writes [data]'
+	@echo '  all but demo'
+	@echo '             DATASET digits, folder:PATH, parquet:PATH [digits]'
+	@echo '             BACKBONE simclr, resnet18, dinov2; hyperparameters after colons: simclr:steps=1000:width=32 [simclr]'
+	@echo '  embed      VIEWS identity,hflip,sharpen,blur,crop,trivialaugment [those the backbone was trained with]'
+	@echo '             WEIGHTS file.safetensors, file.pth or random [the backbone'"'"'s own]    DEVICE auto, cpu, cuda [auto]'
+	@echo '  al, surrogate'
+	@echo '             KEY beginning of a cache key, where several match    PCA dimensions kept, 0 for all [50]'
+	@echo '             HEAD ridge, solve, inv, pinv; ridge:penalty=50:temperature=5 [ridge]'
+	@echo '             VALIDATION training images kept for validation [a fifth, at most 1000]'
+	@echo '             WORKERS processes, 0 for one per core [0]'
+	@echo '             SEEDS a number or a range such as 5-9 [al: 10; surrogate: those it was not trained on]'
+	@echo '  al         STRATEGY random,entropy,least_confidence,margin,coreset,typiclust,surrogate [the first six]'
+	@echo '             INITIAL first random labels [10]    BATCH labels per round [1]    BUDGET labels in all [210]'
+	@echo '             CANDIDATES images drawn per round that may be queried [10000]'
+	@echo '             LOG_SEEDS seeds below this number log candidates for the surrogate [5]'
+	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
+	@echo '  every      ARGS more command-line options; see .venv/bin/alcove TARGET --help'
+
+install: .venv/installed  ## make .venv with the pinned versions (about 7 GB)
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "alcove needs Python 3.11 or later, $(PYTHON) is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --upgrade pip
+	.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch .venv/installed
+
+demo: install  ## all four stages on bundled digits, offline, CPU (5 minutes at most)
+	$(RUN) demo --workers $(WORKERS) --data-root '$(DATA_ROOT)' $(ARGS)
+
+embed: install  ## stage one: images -> features, once per backbone
+	$(RUN) embed --dataset '$(DATASET)' --backbone '$(BACKBONE)' --views '$(VIEWS)' --weights '$(WEIGHTS)' --device $(DEVICE) --data-root '$(DATA_ROOT)' $(ARGS)
+
+al: install  ## stage two: active learning, strategies x seeds, on cached features
+	$(RUN) al $(TASK) --head '$(HEAD)' --strategy '$(STRATEGY)' --seeds '$(SEEDS)' --initial-size $(INITIAL) --batch-size $(BATCH) --budget $(BUDGET) --candidates $(CANDIDATES) --log-seeds $(LOG_SEEDS) $(ARGS)
+
+surrogate: install  ## stage three: learn from the logs which image to label next, and test it
+	$(RUN) surrogate $(TASK) --head '$(HEAD)' --inputs $(INPUTS) --target $(TARGET) $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(ARGS)
+
+report: install  ## curves, table and one HTML page of the runs
+	$(RUN) report --dataset '$(DATASET)' --backbone '$(BACKBONE)' --data-root '$(DATA_ROOT)' $(ARGS)
+
+test: install  ## the test suite (6 minutes at most)
+	.venv/bin/python -m pytest
+
+lint: install  ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+clean:  ## remove .venv; data stays
+	rm -rf .venv

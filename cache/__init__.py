@@ -1,0 +1,1 @@
+"""The feature cache and the run store: keys, layout, writing, reading, verification. Knows arrays, not networks."""

@@ -1,0 +1,332 @@
+"""The feature cache: one Zarr group per data set x backbone x key.
+
+    <root>/<data set>/<backbone's full name>/<key>/
+        identity.json      everything that changes a value; its digest is the key; written first
+        features/          (n_images, n_views, dim) float16; a Zarr shard holds some images with all their views
+        ids/ labels/ split/
+        records/00000.json digest and unreadable images of a shard, written when the shard stands
+        manifest.json      written last: its existence says that the cache is complete
+
+Nothing in it depends on when or in how many sittings it was written, so a resumed cache equals an uninterrupted
+one byte for byte.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Bool, Float, Int
+
+from cache.errors import CacheError, CacheIncompleteError, CacheMismatchError, CacheMissError, InputError
+from cache.files import PARTIAL, digest_array, digest_json, write_json
+
+FORMAT = 1
+CHUNK_IMAGES = 256
+SHARD_IMAGES = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Everything that changes a value of the cache.
+
+    backbone, parameters : the registered name and its hyperparameters; full_name : `<arch>.<weights>`
+    weights_digest, dataset_digest : sha256; preprocessing, views : their records
+    """
+
+    dataset: str
+    dataset_digest: str
+    backbone: str
+    parameters: Mapping[str, Any]
+    full_name: str
+    weights_digest: str
+    preprocessing: Mapping[str, Any]
+    views: Sequence[Mapping[str, Any]]
+    view_seed: int
+    dtype: str = "float16"
+    format: int = FORMAT
+
+    @cached_property
+    def key(self) -> str:
+        return digest_json(asdict(self))[:16]
+
+    def folder(self, root: Path) -> Path:
+        return root / self.dataset / self.full_name / self.key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The images of a cache, in order. labels : class index or -1; split : train, val or test."""
+
+    ids: Sequence[str]
+    labels: Int[np.ndarray, "images"]
+    split: Sequence[str]
+    class_names: Sequence[str]
+
+
+class FeatureWriter:
+    """Writes one cache, shard by shard, in any order and any number of sittings."""
+
+    def __init__(
+        self, root: Path, identity: Identity, listing: Listing, dim: int, shard_images: int = SHARD_IMAGES
+    ) -> None:
+        """Begin the cache, or go on with one that was begun. Finished shards are kept if they are what they say."""
+        self.path = identity.folder(root)
+        self._identity, self._listing = identity, listing
+        self._shape = (len(listing.ids), len(identity.views), dim)
+        self._shard_images = shard_images
+        if not any(self.path.glob("records/*.json")):
+            self._create()
+        self._features = _open_array(self.path, "features")
+        if self._features.shape != self._shape:
+            raise CacheMismatchError(
+                f"the cache {self.path} holds features of shape {self._features.shape}, expected {self._shape}: "
+                f"remove that folder and run the same command again"
+            )
+
+    def _create(self) -> None:
+        write_json(self.path / "identity.json", asdict(self._identity))
+        group = zarr.open_group(self.path, mode="a", zarr_format=3)
+        chunk = min(CHUNK_IMAGES, self._shard_images)
+        group.create_array(
+            "features",
+            shape=self._shape,
+            dtype=self._identity.dtype,
+            chunks=(chunk, 1, self._shape[2]),
+            shards=(-(-self._shard_images // chunk) * chunk, self._shape[1], self._shape[2]),
+            fill_value=0,
+            overwrite=True,
+        )
+        text = np.dtypes.StringDType()
+        group.create_array("ids", data=np.array(self._listing.ids, dtype=text), overwrite=True)
+        group.create_array("labels", data=np.asarray(self._listing.labels, dtype=np.int64), overwrite=True)
+        group.create_array("split", data=np.array(self._listing.split, dtype=text), overwrite=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the cache is finished and its record holds."""
+        try:
+            return bool(FeatureCache(self.path, fix=""))
+        except CacheError:
+            return False
+
+    def rows(self, shard: int) -> range:
+        """The images of a shard."""
+        step = self._features.shards[0]  # type: ignore[index]
+        return range(shard * step, min((shard + 1) * step, self._shape[0]))
+
+    @property
+    def n_shards(self) -> int:
+        return -(-self._shape[0] // self._features.shards[0])  # type: ignore[index]
+
+    def pending(self) -> list[int]:
+        """The shards still to be embedded: no record, or values that contradict it."""
+        return [shard for shard in range(self.n_shards) if not self._stands(shard)]
+
+    def _stands(self, shard: int) -> bool:
+        try:
+            record = json.loads(_record_path(self.path, shard).read_text())
+            rows = self.rows(shard)
+            return bool(record["digest"] == digest_array(np.asarray(self._features[rows.start : rows.stop])))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            return False
+
+    def write(
+        self, shard: int, features: Float[np.ndarray, "rows views dim"], unreadable: Mapping[int, str] | None = None
+    ) -> None:
+        """Store one shard, then its record. unreadable : row in the cache -> why; their features are zero.
+
+        Raises InputError naming the image when a feature is not finite or does not fit the cache's dtype.
+        """
+        rows = self.rows(shard)
+        with np.errstate(over="ignore"):
+            block = features.astype(self._identity.dtype)
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=(1, 2)))
+        if bad.size:
+            image = self._listing.ids[rows[int(bad[0])]]
+            raise InputError(
+                f"the features of image {image!r} are not finite in {self._identity.dtype} "
+                f"({bad.size} such images in this shard): check the weights of {self._identity.full_name}"
+            )
+        self._features[rows.start : rows.stop] = block
+        reasons = {str(row): reason for row, reason in sorted((unreadable or {}).items())}
+        write_json(_record_path(self.path, shard), {"digest": digest_array(block), "unreadable": reasons})
+
+    def mark_current(self) -> None:
+        """Make this the newest of its kind: the one that `find_cache` takes when the data set has changed."""
+        (self.path / "identity.json").touch()
+
+    def unreadable(self) -> dict[str, str]:
+        """Images whose features are missing: id -> why."""
+        records = _read_records(self.path, self.n_shards)
+        return {self._listing.ids[int(row)]: why for record in records for row, why in record["unreadable"].items()}
+
+    def finish(self) -> None:
+        """Write the manifest. Raises CacheIncompleteError when shards are missing."""
+        records = _read_records(self.path, self.n_shards)
+        for leftover in self.path.rglob(f"*{PARTIAL}"):
+            leftover.unlink()
+        manifest = {
+            "format": FORMAT,
+            "key": self._identity.key,
+            "identity": asdict(self._identity),
+            "shape": list(self._shape),
+            "class_names": list(self._listing.class_names),
+            "unreadable": {row: why for record in records for row, why in record["unreadable"].items()},
+            "content": _content_digest(self.path, records),
+        }
+        write_json(self.path / "identity.json", asdict(self._identity))
+        write_json(self.path / "manifest.json", {**manifest, "digest": digest_json(manifest)})
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """A finished cache, checked against its manifest when opened.
+
+    fix : the command that makes or mends it, for messages
+    Raises CacheIncompleteError, CacheMismatchError.
+    """
+
+    path: Path
+    fix: str
+    manifest: dict[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "manifest", _verified_manifest(self.path, self.fix))
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest["key"])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return dict(self.manifest["identity"])
+
+    @property
+    def view_names(self) -> list[str]:
+        return [view["name"] for view in self.manifest["identity"]["views"]]
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self.manifest["class_names"])
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """Rows whose image could not be decoded, with the reason."""
+        return {int(row): why for row, why in self.manifest["unreadable"].items()}
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        return np.asarray(_open_array(self.path, "ids")[:]).astype(object)
+
+    @cached_property
+    def labels(self) -> Int[np.ndarray, "images"]:
+        return np.asarray(_open_array(self.path, "labels")[:])
+
+    @cached_property
+    def split(self) -> np.ndarray:
+        return np.asarray(_open_array(self.path, "split")[:]).astype(object)
+
+    @cached_property
+    def readable(self) -> Bool[np.ndarray, "images"]:
+        """Images whose features are real."""
+        mask = np.ones(self.manifest["shape"][0], dtype=bool)
+        mask[list(self.unreadable)] = False
+        return mask
+
+    def features(self) -> Float[np.ndarray, "images views dim"]:
+        """All features. Raises CacheMismatchError when the values contradict a shard's record."""
+        array = _open_array(self.path, "features")
+        step = array.shards[0]  # type: ignore[index]
+        blocks = [np.asarray(array[start : start + step]) for start in range(0, array.shape[0], step)]
+        for shard, (block, record) in enumerate(zip(blocks, _read_records(self.path, len(blocks)), strict=True)):
+            if digest_array(block) != record["digest"]:
+                raise CacheMismatchError(f"shard {shard} of {self.path} is not what was written: run `{self.fix}`")
+        return np.concatenate(blocks)
+
+
+def find_cache(
+    root: Path, dataset: str, backbone: str, parameters: Mapping[str, Any], key: str, fix: str
+) -> FeatureCache:
+    """The one finished cache of a data set and backbone.
+
+    parameters : hyperparameters the user named; caches made with others do not match
+    key : its beginning, to choose where several match
+    Of caches that differ only in the data set's content, the newest counts: the images at that place have changed.
+    Raises CacheMissError, CacheIncompleteError, CacheMismatchError, InputError (several match).
+    """
+    matching: dict[str, list[Path]] = {}
+    for path in sorted((root / dataset).glob("*/*/identity.json"), key=lambda path: path.stat().st_mtime):
+        identity = _read_json(path)
+        named = {name: identity.get("parameters", {}).get(name) for name in parameters}
+        if identity.get("backbone") == backbone and named == dict(parameters) and path.parent.name.startswith(key):
+            family = digest_json({name: value for name, value in identity.items() if name != "dataset_digest"})
+            matching.setdefault(family, []).append(path.parent)
+    newest = [paths[-1] for paths in matching.values()]
+    if not newest:
+        wanted = f" with key {key}" if key else ""
+        raise CacheMissError(f"there are no features of {backbone!r} for {dataset!r}{wanted} yet: run `{fix}`")
+    if len(newest) > 1:
+        keys = ", ".join(f"{path.name} ({path.parent.name})" for path in newest)
+        raise InputError(f"{len(newest)} feature caches of {backbone!r} for {dataset!r} match: add KEY=, one of {keys}")
+    return FeatureCache(newest[0], fix)
+
+
+def _verified_manifest(path: Path, fix: str) -> dict[str, Any]:
+    """The manifest, once it agrees with itself, with the folder and with the shards' records."""
+    if not (path / "manifest.json").exists():
+        raise CacheIncompleteError(f"the cache {path} is not finished: run `{fix}`, it goes on where it stopped")
+    manifest = _read_json(path / "manifest.json")
+    stated = {name: value for name, value in manifest.items() if name != "digest"}
+    problem = None
+    if manifest.get("digest") != digest_json(stated) or manifest.get("format") != FORMAT:
+        problem = "its manifest was changed or is not of this version"
+    elif (
+        digest_json(manifest["identity"])[:16] != path.name or _read_json(path / "identity.json") != stated["identity"]
+    ):
+        problem = "its manifest describes another cache"
+    else:
+        shards = -(-manifest["shape"][0] // _open_array(path, "features").shards[0])  # type: ignore[index]
+        if manifest["content"] != _content_digest(path, _read_records(path, shards)):
+            problem = "its parts are not those that its manifest was made for"
+    if problem:
+        raise CacheMismatchError(f"the cache {path} cannot be trusted, {problem}: run `{fix}` to check and mend it")
+    return manifest
+
+
+def _content_digest(path: Path, records: Sequence[Mapping[str, Any]]) -> str:
+    columns = [np.asarray(_open_array(path, name)[:]) for name in ("ids", "labels", "split")]
+    return digest_json([[str(value) for value in column] for column in columns] + [dict(record) for record in records])
+
+
+def _record_path(path: Path, shard: int) -> Path:
+    return path / "records" / f"{shard:05d}.json"
+
+
+def _read_records(path: Path, n_shards: int) -> list[dict[str, Any]]:
+    """Every shard's record. Raises CacheIncompleteError when one is missing."""
+    records = [_read_json(_record_path(path, shard)) for shard in range(n_shards)]
+    missing = [shard for shard, record in enumerate(records) if "digest" not in record]
+    if missing:
+        raise CacheIncompleteError(f"{len(missing)} of {n_shards} shards of {path} are missing")
+    return records
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is none to be read."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _open_array(path: Path, name: str) -> zarr.Array:
+    try:
+        return zarr.open_array(path / name, mode="r+" if name == "features" else "r")
+    except (OSError, ValueError, KeyError) as error:
+        raise CacheMismatchError(f"the cache {path} has lost its array {name!r}: remove that folder") from error

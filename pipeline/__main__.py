@@ -1,0 +1,6 @@
+"""`python -m pipeline`, also installed as `alcove`."""
+
+from pipeline.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,89 @@
+"""The command line: one subcommand per stage, made from the stages' configuration dataclasses.
+
+Nothing heavy is imported before a subcommand runs, so that --help answers at once.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from cache.errors import AlcoveError
+from pipeline.config import AlConfig, DemoConfig, SurrogateConfig
+from pipeline.report import ReportConfig
+from stages.embed.config import EmbedConfig
+
+Command = (
+    Annotated[EmbedConfig, tyro.conf.subcommand("embed")]
+    | Annotated[AlConfig, tyro.conf.subcommand("al")]
+    | Annotated[SurrogateConfig, tyro.conf.subcommand("surrogate")]
+    | Annotated[ReportConfig, tyro.conf.subcommand("report")]
+    | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
+)
+
+_registry = tyro.constructors.ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _comma_separated(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    if info.type != tuple[str, ...]:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="A,B,...",
+        instance_from_str=lambda text: tuple(part for part in text[0].split(",") if part),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(value)],
+    )
+
+
+def parse(arguments: Sequence[str]) -> object:
+    """The configuration that the arguments ask for. Exits with code 2 where they make no sense."""
+    return tyro.cli(
+        Command,
+        prog="alcove",
+        description="Active learning on cached vision embeddings: embed once, then compare strategies in seconds.",
+        args=list(arguments),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        registry=_registry,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; warnings are said without their source line.
+
+    0: done; 1: a defect of ours; 2: bad input, said in one sentence; 130: stopped by Ctrl-C."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"alcove: {message}", file=sys.stderr)
+        try:
+            return _run(parse(sys.argv[1:] if arguments is None else arguments))
+        except AlcoveError as error:
+            print(f"alcove: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("alcove: stopped; what is finished is kept, run the same command again to go on", file=sys.stderr)
+            return 130
+        except OSError as error:
+            if error.filename is None:
+                raise
+            print(f"alcove: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
+
+
+def _run(config: object) -> int:
+    from pipeline import commands
+
+    match config:
+        case EmbedConfig():
+            return commands.embed(config)
+        case AlConfig():
+            return commands.al(config)
+        case SurrogateConfig():
+            return commands.surrogate(config)
+        case ReportConfig():
+            return commands.report(config)
+        case DemoConfig():
+            return commands.demo(config)
+    raise AssertionError(config)

@@ -1,0 +1,141 @@
+"""What each command does and says. No algorithm: the stages do the work."""
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cache.runs import RunStore, StoredRun
+from pipeline import recipes
+from pipeline.config import AlConfig, DemoConfig, SurrogateConfig, TaskConfig
+from pipeline.grid import parse_seeds, plan, run_grid
+from pipeline.report import ReportConfig, make_report
+from pipeline.surrogate import evaluate_surrogate, matching_runs, train_surrogate
+from pipeline.task import Task, find_features, model_folder, prepare_task
+from stages.al.strategies.surrogate import read_manifest
+from stages.embed.config import EmbedConfig
+
+REASONS_SHOWN = 10
+
+
+def embed(config: EmbedConfig) -> int:
+    """Stage one. Returns 2 when images could not be read: everything else is embedded, and they are recorded."""
+    from stages.embed.extract import embed as extract
+
+    started = time.perf_counter()
+    done = extract(config)
+    if done.new_images:
+        seconds = time.perf_counter() - started
+        print(f"embedded {done.new_images} images x {done.n_views} views in {seconds:.0f} s: {done.path}")
+    else:
+        print(f"reused the features of {done.n_images} images x {done.n_views} views: {done.path}")
+    for why in list(done.unreadable.values())[:REASONS_SHOWN]:
+        print(f"alcove: {why}", file=sys.stderr)
+    if done.unreadable:
+        print(
+            f"alcove: {len(done.unreadable)} of {done.n_images} images could not be read and are recorded as such, the "
+            f"others are embedded: replace or remove them and run the same command again",
+            file=sys.stderr,
+        )
+    return 2 if done.unreadable else 0
+
+
+def al(config: AlConfig) -> int:
+    """Stage two: the grid of heads x strategies x seeds."""
+    started = time.perf_counter()
+    seeds = parse_seeds(config.seeds)
+    config.protocol.check()
+    task = _prepare(config)
+    runs = plan(
+        task,
+        config.head,
+        config.strategy,
+        seeds,
+        config.protocol,
+        config.data_root,
+        log_every=config.log_every,
+        log_seeds=config.log_seeds,
+    )
+    done, new = run_grid(task, runs, RunStore(config.data_root / "runs"), config.workers)
+    _say_runs(done, new, started)
+    _warn_of_seen_seeds(done)
+    return 0
+
+
+def surrogate(config: SurrogateConfig) -> int:
+    """Stage three: train on the logs, then run the surrogate on seeds that training never saw."""
+    started = time.perf_counter()
+    store = RunStore(config.data_root / "runs")
+    task = _prepare(config)
+    runs = matching_runs(store, task, config.head)
+    folder = model_folder(config.data_root, task, config.head)
+    trained = train_surrogate(config, task, runs, folder)
+    manifest = read_manifest(folder)
+    print(
+        f"{'trained' if trained else 'reused'} the surrogate of {manifest['target']} "
+        f"({manifest['trees']} trees, {manifest['rows']} rows, seeds {manifest['train_seeds']}): {folder}"
+    )
+    print("\n".join(_quality_lines(manifest["quality"])))
+    done, new = evaluate_surrogate(config, task, runs, store, manifest["train_seeds"])
+    if not done:
+        print("every seed of these runs trained the surrogate: `make al SEEDS=10` adds seeds it never saw")
+        return 0
+    _say_runs(done, new, started)
+    return 0
+
+
+def report(config: ReportConfig) -> int:
+    """Pictures, tables and one page from the run store."""
+    made = make_report(config)
+    for path in made.files:
+        print(path)
+    print(made.headline)
+    return 0
+
+
+def demo(config: DemoConfig) -> int:
+    """The four stages in order, with every default."""
+    recipe = recipes.demo(config.data_root, config.workers)
+    return embed(recipe.embed) or al(recipe.al) or surrogate(recipe.surrogate) or report(recipe.report)
+
+
+def _prepare(config: TaskConfig) -> Task:
+    cache = find_features(config.dataset, config.backbone, config.key, config.data_root)
+    task = prepare_task(cache, config.pca, config.validation_size, config.data_root)
+    n_pool, n_validation, n_test = task.sizes
+    left_out = f"; {task.n_unlabeled} unlabeled images left out" if task.n_unlabeled else ""
+    left_out += f"; {len(cache.unreadable)} unreadable images left out" if cache.unreadable else ""
+    print(
+        f"features {cache.key} ({task.about['full_name']}): pool {n_pool}, validation {n_validation}, "
+        f"test {n_test}, {task.n_classes} classes{left_out}"
+    )
+    return task
+
+
+def _say_runs(runs: Sequence[StoredRun], new: int, started: float) -> None:
+    seconds = time.perf_counter() - started
+    print(f"{new} new runs, {len(runs) - new} reused, in {seconds:.0f} s: {runs[0].path.parent}")
+    aubcs: dict[str, list[float]] = {}
+    for run in runs:
+        name = f"{run.record['run']['head']['name']} {run.record['run']['strategy']['name']}"
+        aubcs.setdefault(name, []).append(run.record["summary"]["aubc"])
+    for name, values in sorted(aubcs.items(), key=lambda item: -statistics.mean(item[1])):
+        spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+        print(f"  {name:<26} AUBC {statistics.mean(values):.4f} +- {spread:.4f} ({len(values)} seeds)")
+
+
+def _warn_of_seen_seeds(runs: Sequence[StoredRun]) -> None:
+    seen = {
+        run.record["run"]["seed"]
+        for run in runs
+        if run.record["run"]["seed"] in run.record["run"]["strategy"].get("train_seeds", [])
+    }
+    if seen:
+        print(f"note: the surrogate was trained on seeds {sorted(seen)}, its curves there are not a fair comparison")
+
+
+def _quality_lines(quality: dict[str, Any]) -> list[str]:
+    widths = (20, 18, 10)
+    rows = [quality["columns"], *quality["rows"]]
+    return ["  " + "".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -1,0 +1,65 @@
+"""What the commands are asked to do; the command line is made from these classes. Imports nothing heavy."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stages.al.protocol import Protocol
+from stages.surrogate.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """Which cached features, made ready how."""
+
+    dataset: str = "digits"
+    """the data set that was embedded"""
+    backbone: str = "simclr"
+    """the backbone that embedded it"""
+    key: str = ""
+    """beginning of the cache's key, where several caches match"""
+    pca: int = 50
+    """dimensions that PCA keeps, 0 for all"""
+    validation_size: int | None = None
+    """images of the training split kept out of the pool; by default a fifth, at most 1,000"""
+    workers: int = 0
+    """processes, 0 for one per core"""
+    data_root: Path = Path("data")
+    """folder of everything alcove writes"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlConfig(TaskConfig):
+    """Run active learning on cached features: every head x strategy x seed, many runs at once."""
+
+    head: tuple[str, ...] = ("ridge",)
+    """ridge, solve, inv, pinv; hyperparameters after colons, such as ridge:penalty=50"""
+    strategy: tuple[str, ...] = ("random", "entropy", "least_confidence", "margin", "coreset", "typiclust")
+    """strategies, comma-separated"""
+    seeds: str = "10"
+    """how many seeds, or a range such as 5-9"""
+    protocol: Protocol = field(default_factory=Protocol)
+    log_seeds: int = 5
+    """seeds below this number log every candidate for the surrogate to learn from; the others are left to test it"""
+    log_every: int = 10
+    """rounds from one candidate log to the next"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateConfig(TaskConfig):
+    """Learn from the candidate logs which image to label next, then run what was learned as a strategy."""
+
+    head: str = "ridge"
+    """the head of the logs"""
+    training: TrainConfig = field(default_factory=TrainConfig)
+    seeds: str = ""
+    """seeds to run the surrogate on; by default those of the runs that its training never saw"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """All four stages on scikit-learn's digits, offline, on the CPU."""
+
+    workers: int = 0
+    """processes, 0 for one per core"""
+    data_root: Path = Path("data")
+    """folder of everything alcove writes"""

@@ -1,0 +1,101 @@
+"""Learning curves as a PNG."""
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pipeline.results import Group, Result, seed_ranges
+
+GREY, SURROGATE = "#666666", "#D55E00"
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that paper swallows."""
+DASHES = ("-", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+TITLE_WIDTH, WIDEST_HALF = 46, 20
+"""Characters in a line of the title, and in a label of a legend of two columns."""
+ROW_INCHES = 0.22
+
+Style = tuple[str, object]
+
+
+def line_styles(group: Group, names: Sequence[str]) -> dict[str, Style]:
+    """(colour, dashes) of every label of a group: random grey and dashed, surrogates vermilion, the others by `names`.
+
+    names : all labels of a report but those two kinds', so that a strategy looks the same in each of its pictures
+    """
+    surrogates = sorted(result.label for result in group.results if result.name == "surrogate")
+    styles: dict[str, Style] = {}
+    for result in group.results:
+        if result.name == "random":
+            styles[result.label] = (GREY, "--")
+        elif result.name == "surrogate":
+            styles[result.label] = (SURROGATE, DASHES[surrogates.index(result.label) % len(DASHES)])
+        else:
+            place = names.index(result.label)
+            styles[result.label] = (PALETTE[place % len(PALETTE)], DASHES[place // len(PALETTE) % len(DASHES)])
+    return styles
+
+
+def draw_all(groups: Sequence[Group]) -> dict[str, bytes]:
+    """A PNG for each group, by its stem."""
+    results = [result for group in groups for result in group.results]
+    names = sorted({result.label for result in results if result.name not in ("random", "surrogate")})
+    return {group.stem: draw_curves(group, line_styles(group, names)) for group in groups}
+
+
+def draw_curves(group: Group, styles: Mapping[str, Style]) -> bytes:
+    """PNG: mean test accuracy against labels spent, a band of one standard error, legend in the order of AUBC."""
+    columns = 1 if any(len(result.label) > WIDEST_HALF for result in group.results) else 2
+    legend_height = ROW_INCHES * (1 + -(-len(group.results) // columns))
+    figure = Figure(figsize=(5.4, 3.9 + legend_height), dpi=220, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for result in group.results:
+        _draw(axes, result, styles[result.label])
+    axes.set_title(textwrap.fill(group.title, TITLE_WIDTH), fontsize=12, fontweight="bold", loc="left", pad=20)
+    axes.annotate(_subtitle(group), (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
+    axes.set_xlabel("Labels spent", fontsize=11)
+    axes.set_ylabel("Test accuracy", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.01)
+    figure.legend(
+        title="AUBC",
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=10,
+        title_fontsize=10,
+        handlelength=2.4,
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(axes, result: Result, style: Style) -> None:  # type: ignore[no-untyped-def]
+    colour, dashes = style
+    mean = result.accuracy.mean(axis=0)
+    foreground = result.name in ("surrogate", "random")
+    axes.plot(
+        result.budget,
+        mean,
+        color=colour,
+        linestyle=dashes,
+        linewidth=2.2 if foreground else 1.6,
+        marker="o" if len(mean) == 1 else None,
+        zorder=3 if foreground else 2,
+        label=f"{result.aubc.mean:.3f}  {result.label}",
+    )
+    if len(result.seeds) > 1:
+        error = result.accuracy.std(axis=0, ddof=1) / np.sqrt(len(result.seeds))
+        axes.fill_between(result.budget, mean - error, mean + error, color=colour, alpha=0.13, linewidth=0, zorder=1)
+
+
+def _subtitle(group: Group) -> str:
+    seeds = f"seeds {seed_ranges(group.results[0].seeds)}" if group.shared else "each strategy's own seeds"
+    return f"mean ± standard error, {seeds}"

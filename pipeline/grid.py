@@ -1,0 +1,173 @@
+"""The grid runner: every head x strategy x seed on one feature cache, in parallel processes, resumable."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from joblib import Parallel, delayed, parallel_config
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from cache.errors import InputError
+from cache.files import digest_json, require_writable
+from cache.runs import RunStore, StoredRun
+from pipeline.task import Task, load_data, model_folder
+from stages.al.heads import HEADS
+from stages.al.loop import RunLog, run_active_learning
+from stages.al.metrics import aubc
+from stages.al.protocol import Protocol
+from stages.al.strategies import STRATEGIES
+
+RUN_FORMAT = 1
+"""Part of every run's id: raise it when the loop's results change, so that old runs are not taken for new ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One cell of the grid: picklable, and all that a worker needs beside the task."""
+
+    head: str
+    strategy: str
+    protocol: Protocol
+    seed: int
+    log_every: int
+    run_id: str
+    record: Mapping[str, Any]
+
+
+def plan(
+    task: Task,
+    heads: Sequence[str],
+    strategies: Sequence[str],
+    seeds: Sequence[int],
+    protocol: Protocol,
+    data_root: Path,
+    log_every: int = 0,
+    log_seeds: int = 0,
+) -> list[Run]:
+    """The cells of a grid, seeds outermost so that an interrupted grid has whole comparisons.
+
+    Raises InputError for unknown names and parameters, before anything runs.
+    """
+    runs = []
+    for seed in seeds:
+        for head in heads:
+            for strategy in strategies:
+                made = HEADS.build(head, n_classes=task.n_classes)
+                spec = f"surrogate:{model_folder(data_root, task, head)}" if strategy == "surrogate" else strategy
+                component = STRATEGIES.build(spec)
+                record = {
+                    **task.about,
+                    "head": {"name": made.name, **made.get_params()},
+                    "strategy": component.record(),
+                    "protocol": asdict(protocol),
+                    "seed": seed,
+                }
+                digest = digest_json([RUN_FORMAT, task.derived.basis, record])[:10]
+                run_id = f"{record['dataset']}/{record['full_name']}/{made.name}-{component.name}-s{seed}-{digest}"
+                runs.append(
+                    Run(
+                        head=head,
+                        strategy=spec,
+                        protocol=protocol,
+                        seed=seed,
+                        log_every=log_every if seed < log_seeds else 0,
+                        run_id=run_id,
+                        record=record,
+                    )
+                )
+    return runs
+
+
+def run_grid(task: Task, runs: Sequence[Run], store: RunStore, workers: int) -> tuple[list[StoredRun], int]:
+    """Do the runs that are missing; every finished one is stored at once. Returns all of them, and how many are new.
+
+    Each process computes with one thread: the small products here lose more than they gain from several.
+    """
+    require_writable(store.root)
+    todo = [run for run in runs if _missing(store, run)]
+    if todo:
+        command = " ".join(["alcove", *sys.argv[1:]])
+        about = {"versions": _versions(), "commit": _commit(), "command": command}
+        jobs = (delayed(run_one)(task, run, store, about) for run in todo)
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            parallel = Parallel(n_jobs=min(workers or os.cpu_count() or 1, len(todo)), return_as="generator_unordered")
+            for _ in tqdm(parallel(jobs), total=len(todo), desc="al", unit="run", disable=None):
+                pass
+    return [found for run in runs if (found := store.get(run.run_id))], len(todo)
+
+
+def run_one(task: Task, run: Run, store: RunStore, about: Mapping[str, Any]) -> None:
+    """One run, from memory-mapped features to the store, on one thread."""
+    started = time.perf_counter()
+    with threadpool_limits(1):
+        pool, validation, test = load_data(task.derived, task.n_classes, task.sizes)
+        head = HEADS.build(run.head, n_classes=task.n_classes)
+        strategy = STRATEGIES.build(run.strategy)
+        log = run_active_learning(pool, validation, test, head, strategy, run.protocol, run.seed, run.log_every)
+    accuracy = np.array([row["test_accuracy"] for row in log.rounds])
+    n_pool, n_validation, n_test = task.sizes
+    record = {
+        "run": dict(run.record),
+        "summary": {
+            "aubc": aubc(accuracy),
+            "final_accuracy": float(accuracy[-1]),
+            "seconds": time.perf_counter() - started,
+        },
+        "n_pool": n_pool,
+        "n_validation": n_validation,
+        "n_test": n_test,
+        "classes": list(task.class_names),
+        **about,
+    }
+    store.put(run.run_id, record, _rounds_table(log, task.ids), _candidates_table(log))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """ "10" is 0 .. 9, "5-9" is 5 .. 9. Raises InputError."""
+    if match := re.fullmatch(r"(\d+)-(\d+)", text):
+        seeds = list(range(int(match[1]), int(match[2]) + 1))
+    else:
+        seeds = list(range(int(text))) if text.isdecimal() else []
+    if not seeds:
+        raise InputError(f"seeds={text!r} is neither a number of seeds such as 10 nor a range such as 5-9")
+    return seeds
+
+
+def _missing(store: RunStore, run: Run) -> bool:
+    found = store.get(run.run_id)
+    return found is None or (run.log_every > 0 and found.candidates_path is None)
+
+
+def _rounds_table(log: RunLog, ids: np.ndarray) -> pa.Table:
+    rows = [{**row, "queried": ids[row["queried"]].tolist()} for row in log.rounds]
+    return pa.Table.from_pylist(rows)
+
+
+def _candidates_table(log: RunLog) -> pa.Table | None:
+    if not log.candidates:
+        return None
+    return pa.table({name: np.concatenate([block[name] for block in log.candidates]) for name in log.candidates[0]})
+
+
+def _versions() -> dict[str, str]:
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in ("numpy", "scikit-learn", "xgboost")}
+
+
+def _commit() -> str | None:
+    """The commit of the code, where it runs from a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None

@@ -1,0 +1,273 @@
+"""The numbers of a report: stored runs, grouped and compared. Draws nothing, writes nothing."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cache.errors import CacheMismatchError
+from cache.files import digest_json
+from cache.runs import RunStore, StoredRun
+from stages.al.metrics import aubc
+from stages.al.protocol import Protocol
+
+DIGEST_LENGTH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A stored run that could be read. accuracy : test accuracy after each round; budget : labels spent by then"""
+
+    stored: StoredRun
+    budget: Int[np.ndarray, "rounds"]
+    accuracy: Float[np.ndarray, "rounds"]
+    aubc: float
+    seconds: float
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return self.stored.record
+
+    @property
+    def strategy(self) -> dict[str, Any]:
+        return dict(self.record["run"]["strategy"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.record["run"]["seed"])
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Everything but strategy and seed, and how many images there were."""
+        settings = {name: value for name, value in self.record["run"].items() if name not in ("strategy", "seed")}
+        return settings | {name: self.record[name] for name in ("n_pool", "n_validation", "n_test")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Mean and its standard error over seeds; of a single seed the error is None."""
+
+    mean: float
+    error: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        error = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+        return cls(mean=float(np.mean(values)), error=error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A strategy within a group.
+
+    seeds : those that count; left_out : those it has runs of that do not
+    gain : AUBC less random's on the same seed; None for random itself and where no seed is shared with it
+    """
+
+    label: str
+    strategy: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    left_out: tuple[int, ...]
+    budget: Int[np.ndarray, "rounds"]
+    accuracy: Float[np.ndarray, "seeds rounds"]
+    aubc: Estimate
+    final: Estimate
+    gain: Estimate | None
+    gain_seeds: tuple[int, ...]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        return str(self.strategy["name"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs that differ in strategy and seed only. results : highest AUBC first. shared : all on the same seeds"""
+
+    settings: Mapping[str, Any]
+    runs: tuple[Run, ...]
+    results: tuple[Result, ...]
+    shared: bool
+
+    @property
+    def title(self) -> str:
+        return f"{self.settings['dataset']} · {self.settings['backbone']} · {self.settings['head']['name']}"
+
+    @property
+    def stem(self) -> str:
+        """A file name that tells this group from every other."""
+        name = "-".join(re.sub(r"[^A-Za-z0-9._-]+", "-", part) for part in self.title.split(" · "))
+        return f"{name}-{digest_json(dict(self.settings))[:DIGEST_LENGTH]}"
+
+    @property
+    def left_out(self) -> dict[tuple[int, ...], list[str]]:
+        """Seeds that do not count, and the labels of the strategies that have runs of them."""
+        labels: dict[tuple[int, ...], list[str]] = {}
+        for result in self.results:
+            if result.left_out:
+                labels.setdefault(result.left_out, []).append(result.label)
+        return labels
+
+    @property
+    def headline(self) -> str:
+        """One line: AUBC of random, of the best strategy without training, and of the best surrogate."""
+        counts = sorted({len(result.seeds) for result in self.results})
+        seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        dataset, backbone, head = self.title.split(" · ")
+        return (
+            f"AUBC on {dataset} with {backbone} and {head}, {seeds} seed{'s' * (seeds != '1')}: "
+            f"{', '.join(self._headline_parts())}"
+        )
+
+    def _headline_parts(self) -> list[str]:
+        random = next((result for result in self.results if result.name == "random"), None)
+        surrogate = next((result for result in self.results if result.name == "surrogate"), None)
+        best = next((result for result in self.results if result.name != "surrogate"), None)
+        shown = dict.fromkeys(result.label for result in (random, best, surrogate) if result)
+        last = list(shown)[-1]
+        parts = []
+        for result in (next(result for result in self.results if result.label == label) for label in shown):
+            notes = ["best strategy"] * (result is best and len(self.results) > 1)
+            if result.gain and result.label == last:
+                notes.append(f"{result.gain.mean:+.3f} over random")
+            if set(result.seeds) & set(result.strategy.get("train_seeds", ())):
+                notes.append("not fair: trained on some of these seeds")
+            parts.append(f"{result.label} {result.aubc.mean:.3f}" + f" ({', '.join(notes)})" * bool(notes))
+        return parts
+
+
+def read_runs(store: RunStore) -> tuple[list[Run], list[str]]:
+    """The runs of a store, and one sentence for each that had to be left out: damaged, or replaced by a newer one."""
+    runs: dict[str, Run] = {}
+    problems = []
+    for run_id in store.ids():
+        path = store.root / run_id
+        try:
+            stored = store.get(run_id)
+            run = _read(stored) if stored else None
+        except (CacheMismatchError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            problems.append(f"left out the damaged run {path} ({_reason(error)}): delete it and run it again")
+            continue
+        if run is None:
+            continue
+        key = digest_json([run.settings, run.strategy, run.seed])
+        if key in runs:
+            older, run = sorted((runs[key], run), key=_written)
+            problems.append(f"left out {older.stored.path}: {run.stored.path} is a newer run of the same configuration")
+        runs[key] = run
+    return list(runs.values()), problems
+
+
+def _read(stored: StoredRun) -> Run:
+    """Raises ValueError, KeyError or TypeError where record or rounds are not those of a finished run."""
+    rounds = stored.rounds()
+    about = stored.record["run"]
+    expected = Protocol(**about["protocol"]).n_rounds(stored.record["n_pool"])
+    if len(rounds) != expected:
+        raise ValueError(f"{len(rounds)} rounds instead of {expected}")
+    accuracy = rounds["test_accuracy"].to_numpy(dtype=float)
+    run = Run(
+        stored=stored,
+        budget=rounds["budget_spent"].to_numpy(),
+        accuracy=accuracy,
+        aubc=aubc(accuracy),
+        seconds=float(stored.record["summary"]["seconds"]),
+    )
+    named = (run.settings["dataset"], run.settings["backbone"], run.settings["head"]["name"], run.strategy["name"])
+    if not all(isinstance(name, str) for name in (*named, run.settings["full_name"], run.settings["features"])):
+        raise TypeError("a name in run.json is not text")
+    assert run.seed >= 0
+    return run
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, CacheMismatchError):
+        return "its run.json is not valid JSON"
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+
+
+def _written(run: Run) -> int:
+    return (run.stored.path / "run.json").stat().st_mtime_ns
+
+
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """Groups by data set, backbone, head and the rest of the settings, in that order."""
+    grouped: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        names = (run.settings["dataset"], run.settings["backbone"], run.settings["full_name"])
+        grouped.setdefault((*names, run.settings["head"]["name"], digest_json(run.settings)), []).append(run)
+    return [_group(grouped[key]) for key in sorted(grouped)]
+
+
+def _group(runs: list[Run]) -> Group:
+    """Seeds that all strategies share count, if there are two or more; otherwise each strategy's own do."""
+    labels = strategy_labels([run.strategy for run in runs])
+    by_label: dict[str, dict[int, Run]] = {}
+    for run, label in zip(runs, labels, strict=True):
+        by_label.setdefault(label, {})[run.seed] = run
+    common = set.intersection(*(set(by_seed) for by_seed in by_label.values()))
+    shared = len(common) > 1
+    counted = {label: common if shared else set(by_seed) for label, by_seed in by_label.items()}
+    random = {seed: by_label["random"][seed] for seed in counted["random"]} if "random" in by_label else {}
+    results = [_result(label, by_seed, counted[label], random) for label, by_seed in sorted(by_label.items())]
+    results.sort(key=lambda result: -result.aubc.mean)
+    return Group(settings=runs[0].settings, runs=tuple(runs), results=tuple(results), shared=shared)
+
+
+def _result(label: str, by_seed: Mapping[int, Run], counted: set[int], random: Mapping[int, Run]) -> Result:
+    runs = [by_seed[seed] for seed in sorted(counted)]
+    paired = tuple(sorted(counted & set(random))) if label != "random" else ()
+    return Result(
+        label=label,
+        strategy=runs[0].strategy,
+        seeds=tuple(sorted(counted)),
+        left_out=tuple(sorted(set(by_seed) - counted)),
+        budget=runs[0].budget,
+        accuracy=np.stack([run.accuracy for run in runs]),
+        aubc=Estimate.of([run.aubc for run in runs]),
+        final=Estimate.of([run.accuracy[-1] for run in runs]),
+        gain=Estimate.of([by_seed[seed].aubc - random[seed].aubc for seed in paired]) if paired else None,
+        gain_seeds=paired,
+        seconds=float(np.mean([run.seconds for run in runs])),
+    )
+
+
+def strategy_labels(strategies: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A label for each: the name, and where variants of a name are among them, the parameters that differ."""
+    distinct = list({digest_json(dict(strategy)): strategy for strategy in strategies}.values())
+    labels = []
+    for strategy in strategies:
+        variants = [other for other in distinct if other["name"] == strategy["name"]]
+        keys = sorted({key for variant in variants for key in variant})
+        differing = [key for key in keys if len({digest_json(variant.get(key)) for variant in variants}) > 1]
+        parts = [_difference(key, strategy.get(key), [variant.get(key) for variant in variants]) for key in differing]
+        labels.append(f"{strategy['name']} ({', '.join(parts)})" if parts else strategy["name"])
+    return labels
+
+
+def _difference(key: str, value: Any, values: Sequence[Any]) -> str:
+    """`tau=3`; of digests as many digits as tell them apart; of seed lists their ranges."""
+    if key == "model_digest":
+        digests = {str(other) for other in values}
+        length = next(n for n in range(DIGEST_LENGTH, 65) if len({digest[:n] for digest in digests}) == len(digests))
+        return f"model {str(value)[:length]}"
+    if key == "train_seeds":
+        return f"trained on {seed_ranges(value or [])}"
+    return f"{key}={value}"
+
+
+def seed_ranges(seeds: Iterable[int]) -> str:
+    """`0–4, 7` for 0, 1, 2, 3, 4, 7; `no seed` for none."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    parts = [str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs]
+    return ", ".join(parts) or "no seed"

@@ -1,0 +1,133 @@
+"""From a feature cache to arrays that runs can share: split, project, store, map."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.derived import DerivedStore
+from cache.errors import InputError
+from cache.features import FeatureCache, find_cache
+from cache.files import digest_json
+from stages.al.heads import HEADS
+from stages.al.loop import Evaluation
+from stages.al.pool import Pool
+from stages.al.projection import project
+from stages.embed.backbones import BACKBONES
+from stages.embed.images import DATASETS
+
+LARGEST_VALIDATION = 1000
+TASK_FORMAT = 1
+"""Part of every prepared array's name: raise it when the preparation changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Features made ready for runs: projected, split, written where every worker maps them.
+
+    basis : names this preparation; n_unlabeled : training images without a label, which a simulation cannot use
+    """
+
+    derived: DerivedStore
+    n_classes: int
+    about: Mapping[str, Any]
+    class_names: Sequence[str]
+    ids: np.ndarray
+    sizes: tuple[int, int, int]
+    n_unlabeled: int
+
+
+def find_features(dataset: str, backbone: str, key: str, data_root: Path) -> FeatureCache:
+    """The feature cache that a data set, backbone and key name. Its errors say which `make embed` line to run."""
+    data = DATASETS.build(dataset)
+    _, parameters = BACKBONES.parse(backbone)
+    defaults = {"DATASET": (dataset, "digits"), "BACKBONE": (backbone, "simclr"), "DATA_ROOT": (str(data_root), "data")}
+    words = [f"{name}={value}" for name, (value, default) in defaults.items() if value != default]
+    fix = " ".join(["make embed", *words])
+    return find_cache(data_root / "features", data.slug, backbone.partition(":")[0], parameters, key, fix)
+
+
+def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, data_root: Path) -> Task:
+    """Split the cache's labeled images, project their features once, keep the result for all runs.
+
+    The pool is the training split. Validation images are the cache's own, or else some of the training split, the
+    same for every seed. Raises InputError where labels, test images or pool images are missing.
+    """
+    labeled = cache.readable & (cache.labels >= 0)
+    train, test = (np.flatnonzero(labeled & (cache.split == name)) for name in ("train", "test"))
+    validation = np.flatnonzero(labeled & (cache.split == "val"))
+    where = f"the data set {cache.identity['dataset']!r}"
+    if not len(train):
+        raise InputError(f"{where} has no labeled training images, and a simulation needs labels to reveal: {_FOLDERS}")
+    if not len(test):
+        raise InputError(f"{where} has no labeled test images to measure accuracy on: {_FOLDERS}")
+    if not len(validation):
+        size = validation_size if validation_size is not None else min(len(train) // 5, LARGEST_VALIDATION)
+        if not 0 < size < len(train):
+            raise InputError(f"validation_size={size} of {len(train)} training images leaves no pool or no validation")
+        shuffled = np.random.default_rng(0).permutation(train)
+        validation, train = np.sort(shuffled[:size]), np.sort(shuffled[size:])
+    elif validation_size is not None:
+        validation = validation[:validation_size]
+    parts = {"pool": train, "validation": validation, "test": test}
+    basis = digest_json([TASK_FORMAT, pca, *(part.tolist() for part in parts.values())])[:16]
+    derived = DerivedStore(data_root / "derived" / cache.key, basis)
+    missing = [name for name in (*parts, "labels") if not derived.has(name, {})]
+    if missing:
+        views = project(cache.features(), train, pca)
+        for name, rows in parts.items():
+            derived.get(name, {}, partial(_rows, views, rows))
+        derived.get("labels", {}, lambda: cache.labels[np.concatenate(list(parts.values()))])
+    identity = cache.identity
+    return Task(
+        derived=derived,
+        n_classes=len(cache.class_names),
+        about={
+            "dataset": identity["dataset"],
+            "backbone": identity["backbone"],
+            "parameters": identity["parameters"],
+            "full_name": identity["full_name"],
+            "features": cache.key,
+            "pca": pca,
+            "validation_size": len(validation),
+        },
+        class_names=cache.class_names,
+        ids=cache.ids[train],
+        sizes=(len(train), len(validation), len(test)),
+        n_unlabeled=int((cache.readable & (cache.labels < 0)).sum()),
+    )
+
+
+_FOLDERS = "put images in class folders, or in train/CLASS and test/CLASS"
+
+
+@lru_cache(maxsize=2)
+def load_data(
+    derived: DerivedStore, n_classes: int, sizes: tuple[int, int, int]
+) -> tuple[Pool, Evaluation, Evaluation]:
+    """Memory-mapped arrays of a task; once per worker process."""
+
+    def stored(name: str) -> np.ndarray:
+        return derived.get(name, {}, _never)
+
+    pool_labels, validation_labels, test_labels = np.split(stored("labels"), np.cumsum(sizes)[:2])
+    pool = Pool(views=stored("pool"), labels=pool_labels, n_classes=n_classes, derived=derived)
+    return pool, Evaluation(stored("validation")[0], validation_labels), Evaluation(stored("test")[0], test_labels)
+
+
+def _rows(views: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(views[:, rows])
+
+
+def _never() -> np.ndarray:
+    raise AssertionError("prepare_task writes every array before a run starts")
+
+
+def model_folder(data_root: Path, task: Task, head: str) -> Path:
+    """Where the surrogate of a task and head lives."""
+    made = HEADS.build(head, n_classes=task.n_classes)
+    digest = digest_json([dict(task.about), made.get_params()])[:10]
+    return data_root / "surrogates" / task.about["dataset"] / task.about["full_name"] / f"{made.name}-{digest}"

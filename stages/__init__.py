@@ -1,0 +1,1 @@
+"""The three stages: embed (images to features), al (features to run logs), surrogate (run logs to a model)."""

@@ -1,0 +1,172 @@
+"""The pool of a run, and the frozen view of it that a strategy gets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+
+from cache.derived import DerivedStore
+
+T = TypeVar("T")
+TYPICALITY_NEIGHBOURS = 20
+FEW_CLUSTERS = 50
+
+
+class Needs(StrEnum):
+    """What a strategy may ask of the view, beyond the features and the labels spent so far."""
+
+    PROBA = "proba"
+    VIEWS = "views"
+    DISTANCE = "distance"
+    CLUSTERS = "clusters"
+    TYPICALITY = "typicality"
+    HEAD = "head"
+    PROGRESS = "progress"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All training images in a fixed order, and what can be said of them without labels.
+
+    views : projected features (n_views, n_pool, dim) float32, the identity view first
+    labels : what the oracle would answer; strategies never see this
+    derived : where label-free arrays are kept, so that every seed and strategy shares them
+    """
+
+    views: Float[np.ndarray, "views pool dim"]
+    labels: Int[np.ndarray, "pool"]
+    n_classes: int
+    derived: DerivedStore
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def features(self) -> Float[np.ndarray, "pool dim"]:
+        return self.views[0]
+
+    def typicality(self) -> Float[np.ndarray, "pool"]:
+        """1 / mean squared distance to the 20 nearest pool images, L2-normalised features (TypiClust, equation 1)."""
+        k = min(TYPICALITY_NEIGHBOURS, len(self) - 1)
+
+        def compute() -> np.ndarray:
+            unit = normalize(self.features)
+            if k == 0:
+                return np.ones(len(self))
+            distances, _ = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(unit).kneighbors(unit)
+            return typicality_of((distances[:, 1:] ** 2).mean(axis=1))
+
+        return self.derived.get("typicality", {"k": k}, compute)
+
+    def clusters(self, k: int) -> Int[np.ndarray, "pool"]:
+        """k-means clusters of the L2-normalised features; mini-batches above 50 clusters, as TypiClust's authors."""
+
+        def compute() -> np.ndarray:
+            unit = normalize(self.features)
+            distinct = min(k, len(np.unique(unit, axis=0)))
+            if distinct <= FEW_CLUSTERS:
+                model = KMeans(distinct, n_init=1, random_state=k)
+            else:
+                model = MiniBatchKMeans(distinct, n_init=1, random_state=k, batch_size=5000)
+            return model.fit_predict(unit).astype(np.int32)
+
+        return self.derived.get("clusters", {"k": k}, compute)
+
+
+def typicality_of(mean_squared_distance: np.ndarray) -> np.ndarray:
+    """Typicality as in the authors' code: the constant keeps duplicates finite."""
+    return 1.0 / (mean_squared_distance + 1e-5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolView:
+    """One round as a strategy sees it. What it did not declare raises; what it asks for is computed once a round.
+
+    candidates : unlabeled pool indices it may query; every score is one number per candidate, in this order
+    labeled, labels : pool indices labeled so far, in order, and their labels
+    distance_to_labeled : squared Euclidean distance of each candidate to its nearest labeled image (inf if none)
+    progress : round as a fraction of the budget, validation accuracy and cross-entropy of the current head
+    """
+
+    pool: Pool
+    candidates: Int[np.ndarray, "candidates"]
+    labeled: Int[np.ndarray, "labeled"]
+    labels: Int[np.ndarray, "labeled"]
+    fitted_head: Any
+    squared_distance: Callable[[], Float[np.ndarray, "pool"]]
+    state: dict[str, float] = field(default_factory=dict)
+    allowed: frozenset[Needs] = frozenset(Needs)
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_classes(self) -> int:
+        return self.pool.n_classes
+
+    @property
+    def features(self) -> Float[np.ndarray, "candidates dim"]:
+        return self._once("features", lambda: self.pool.features[self.candidates])
+
+    @property
+    def pool_features(self) -> Float[np.ndarray, "pool dim"]:
+        return self.pool.features
+
+    @property
+    def head(self) -> Any:
+        self._require(Needs.HEAD)
+        return self.fitted_head
+
+    @property
+    def proba(self) -> Float[np.ndarray, "candidates classes"]:
+        self._require(Needs.PROBA)
+        return self._once("proba", lambda: self.fitted_head.predict_proba(self.features))
+
+    @property
+    def view_features(self) -> Float[np.ndarray, "views candidates dim"]:
+        self._require(Needs.VIEWS)
+        return self._once("view_features", lambda: self.pool.views[:, self.candidates])
+
+    @property
+    def view_proba(self) -> Float[np.ndarray, "views candidates classes"]:
+        self._require(Needs.VIEWS)
+        return self._once(
+            "view_proba", lambda: np.stack([self.fitted_head.predict_proba(view) for view in self.view_features])
+        )
+
+    @property
+    def distance_to_labeled(self) -> Float[np.ndarray, "candidates"]:
+        self._require(Needs.DISTANCE)
+        return self._once("distance", lambda: self.squared_distance()[self.candidates])
+
+    @property
+    def typicality(self) -> Float[np.ndarray, "candidates"]:
+        self._require(Needs.TYPICALITY)
+        return self._once("typicality", lambda: self.pool.typicality()[self.candidates])
+
+    def clusters(self, k: int) -> Int[np.ndarray, "pool"]:
+        """A cluster number for every pool image."""
+        self._require(Needs.CLUSTERS)
+        return self.pool.clusters(k)
+
+    @property
+    def progress(self) -> dict[str, float]:
+        self._require(Needs.PROGRESS)
+        return self.state
+
+    def unrestricted(self) -> "PoolView":
+        """The same round with everything allowed, sharing what is computed already (for the candidate log)."""
+        return replace(self, allowed=frozenset(Needs))
+
+    def _require(self, need: Needs) -> None:
+        if need not in self.allowed:
+            raise AttributeError(f"a strategy asked for {need.value!r} without declaring it in `requires`")
+
+    def _once(self, name: str, compute: Callable[[], T]) -> T:
+        if name not in self.memo:
+            self.memo[name] = compute()
+        return self.memo[name]

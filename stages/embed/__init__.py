@@ -1,0 +1,1 @@
+"""Stage one: images -> frozen backbone -> features in the cache."""

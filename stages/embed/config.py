@@ -1,0 +1,26 @@
+"""What stage one is asked to do."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Run a frozen backbone over every image and view, once, into the feature cache."""
+
+    dataset: str = "digits"
+    """digits, folder:PATH or parquet:PATH"""
+    backbone: str = "simclr"
+    """simclr, resnet18 or dinov2; hyperparameters after colons, such as simclr:steps=1000:width=32"""
+    views: tuple[str, ...] = ()
+    """augmentations to embed beside the image, comma-separated; by default those the backbone was trained with"""
+    weights: str = ""
+    """a .safetensors or .pth file, or 'random' to test plumbing; by default the backbone's own"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    batch_size: int = 256
+    """images per forward pass"""
+    view_seed: int = 0
+    """seed of the random views"""
+    data_root: Path = Path("data")
+    """folder of everything alcove writes"""

@@ -1,0 +1,164 @@
+"""The views: which augmented copies of an image are embedded beside the image itself. Torch is imported on use only."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from stages.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from stages.embed.backbones.base import Preprocessing
+
+VIEWS = Registry("view")
+_torch_seed_lock = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class View(ABC):
+    """A registered view: its fields are its parameters.
+
+    Source of the choice: the thesis (002), sections 4.6 and 5.1, stores the image and three augmented copies of it,
+    taken only from what the backbone saw in its own training: flip and sharpening, with TrivialAugment Wide for
+    ResNet and blur for DINOv2. The thesis gives no parameters; ours stand at each view.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        """(n, 3, height, width) uint8 -> the same shape and type, on the same device.
+
+        seeds : one per image; all that a random view draws from, so neither batch nor order matters.
+            Deterministic views ignore them.
+        """
+
+
+@VIEWS.register("identity")
+@dataclass(frozen=True, kw_only=True)
+class Identity(View):
+    """The image itself."""
+
+    def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        return images
+
+
+@VIEWS.register("hflip")
+@dataclass(frozen=True, kw_only=True)
+class HFlip(View):
+    """The image mirrored left to right. Thesis (002), section 5.1."""
+
+    def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        return images.flip(-1)
+
+
+@VIEWS.register("sharpen")
+@dataclass(frozen=True, kw_only=True)
+class Sharpen(View):
+    """The image sharpened: 0 blurs, 1 leaves as is, 2 doubles the difference to the blurred image. Thesis, 5.1."""
+
+    factor: float = 2.0
+
+    def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        from torchvision.transforms.v2 import functional as F
+
+        return F.adjust_sharpness(images, self.factor)
+
+
+@VIEWS.register("blur")
+@dataclass(frozen=True, kw_only=True)
+class Blur(View):
+    """Gaussian blur. Thesis (002), section 5.1, for DINOv2, which trains with sigma 0.1 to 2.
+
+    sigma : standard deviation in pixels of the stored image
+    kernel : side of the kernel in pixels, odd; less where the image is too small to mirror that far
+    """
+
+    sigma: float = 0.8
+    kernel: int = 5
+
+    def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        from torchvision.transforms.v2 import functional as F
+
+        kernel = min(self.kernel, 2 * min(images.shape[-2:]) - 1)
+        return F.gaussian_blur(images, [kernel, kernel], [self.sigma, self.sigma])
+
+
+@VIEWS.register("crop")
+@dataclass(frozen=True, kw_only=True)
+class Crop(View):
+    """A random part of the image, resized to the image's size. Szegedy et al. 2015; the main view of SimCLR.
+
+    smallest : least share of the area that is kept; the aspect changes by up to 4/3
+    """
+
+    smallest: float = 0.3
+
+    def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        import torch
+
+        return torch.stack([self._crop(image, seed) for image, seed in zip(images, seeds, strict=True)])
+
+    def _crop(self, image: torch.Tensor, seed: int) -> torch.Tensor:
+        from torchvision.transforms.v2 import functional as F
+
+        height, width = image.shape[-2:]
+        rng = np.random.default_rng(seed)
+        area, ratio = rng.uniform(self.smallest, 1), math.exp(rng.uniform(-math.log(4 / 3), math.log(4 / 3)))
+        part_height = min(height, max(1, round(height * math.sqrt(area / ratio))))
+        part_width = min(width, max(1, round(width * math.sqrt(area * ratio))))
+        top, left = rng.integers(height - part_height + 1), rng.integers(width - part_width + 1)
+        return F.resized_crop(image, int(top), int(left), part_height, part_width, [height, width], antialias=True)
+
+
+@VIEWS.register("trivialaugment")
+@dataclass(frozen=True, kw_only=True)
+class TrivialAugment(View):
+    """One random operation at a random strength: TrivialAugment Wide. Mueller and Hutter 2021; thesis, section 5.1.
+
+    Translations reach 32 pixels as in the paper, which may move a small image out of its frame.
+    """
+
+    def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        import torch
+
+        return torch.stack([self._augment(image, seed) for image, seed in zip(images, seeds, strict=True)])
+
+    def _augment(self, image: torch.Tensor, seed: int) -> torch.Tensor:
+        import torch
+        from torchvision.transforms.v2 import TrivialAugmentWide
+
+        # torchvision draws from torch's global generator: lend it ours, in one thread at a time
+        with _torch_seed_lock, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return TrivialAugmentWide()(image)
+
+
+def view_seed(base: int, view_name: str, image_id: str) -> int:
+    """The seed of one view of one image, in [0, 2**63), from sha256: the same in every process and batch."""
+    return int.from_bytes(hashlib.sha256(repr((base, view_name, image_id)).encode()).digest()[:8], "big") >> 1
+
+
+def prepare(
+    images: Sequence[np.ndarray], view: View, seeds: Sequence[int], preprocessing: Preprocessing
+) -> torch.Tensor:
+    """Network input of one view: (height, width, 3) uint8 images -> (n, 3, crop, crop) float32.
+
+    images : at least one. They run as one batch where all sizes agree, else one by one.
+    """
+    import torch
+
+    if len({image.shape for image in images}) == 1:
+        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        return preprocessing(view.apply(stacked, seeds))
+    pairs = zip(images, seeds, strict=True)
+    return torch.cat([prepare([image], view, [seed], preprocessing) for image, seed in pairs])

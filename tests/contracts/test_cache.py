@@ -1,0 +1,225 @@
+"""What a feature-cache store must keep. A later store adds a row to STORES."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.errors import CacheIncompleteError, CacheMismatchError, CacheMissError, InputError
+from cache.features import FeatureCache, FeatureWriter, Identity, Listing, find_cache
+
+STORES: dict[str, Callable[[Path], Path]] = {"local": lambda folder: folder / "features"}
+N, DIM, SHARD = 23, 5, 8
+
+IDENTITY = Identity(
+    dataset="photos",
+    dataset_digest="d0",
+    backbone="net",
+    parameters={"width": 8},
+    full_name="net-w8.random",
+    weights_digest="w0",
+    preprocessing={"resize": 8, "mean": [0.5, 0.5, 0.5]},
+    views=[{"name": "identity"}, {"name": "blur", "sigma": 1.0}],
+    view_seed=0,
+)
+LISTING = Listing(
+    ids=[f"dir/ä {i}.png" for i in range(N)],
+    labels=np.arange(N) % 3 - 1,
+    split=["train", "test"] * (N // 2) + ["train"],
+    class_names=("cat", "dog"),
+)
+FEATURES = np.random.default_rng(0).normal(size=(N, 2, DIM)).astype(np.float32)
+
+
+@pytest.fixture(params=STORES)
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return STORES[request.param](tmp_path)
+
+
+def writer(root: Path, identity: Identity = IDENTITY) -> FeatureWriter:
+    return FeatureWriter(root, identity, LISTING, DIM, SHARD)
+
+
+def write_shard(made: FeatureWriter, shard: int) -> None:
+    rows = made.rows(shard)
+    made.write(shard, FEATURES[rows.start : rows.stop], {9: "dir/ä 9.png is truncated"} if 9 in rows else None)
+
+
+def write_all(root: Path, identity: Identity = IDENTITY) -> Path:
+    made = writer(root, identity)
+    for shard in made.pending():
+        write_shard(made, shard)
+    made.finish()
+    return made.path
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def find(root: Path, **changes: object) -> FeatureCache:
+    wanted = {"dataset": "photos", "backbone": "net", "parameters": {}, "key": "", "fix": "make embed"} | changes
+    return find_cache(root, **wanted)  # type: ignore[arg-type]
+
+
+def test_reads_back_what_was_written(root: Path) -> None:
+    cache = FeatureCache(write_all(root), "make embed")
+    assert np.array_equal(cache.features(), FEATURES.astype(np.float16))
+    assert cache.ids.tolist() == list(LISTING.ids)
+    assert cache.labels.tolist() == LISTING.labels.tolist()
+    assert cache.split.tolist() == list(LISTING.split)
+    assert cache.class_names == ["cat", "dog"]
+    assert cache.view_names == ["identity", "blur"]
+    assert cache.unreadable == {9: "dir/ä 9.png is truncated"}
+    assert np.flatnonzero(~cache.readable).tolist() == [9]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
+def test_sittings_and_order_leave_the_same_bytes(root: Path, tmp_path: Path, order: list[int]) -> None:
+    whole = tree(write_all(tmp_path / "whole"))
+    for shard in order:
+        made = writer(root)
+        assert shard in made.pending()
+        write_shard(made, shard)
+    writer(root).finish()
+    assert tree(IDENTITY.folder(root)) == whole
+
+
+def test_leftovers_of_a_kill_are_cleared(root: Path, tmp_path: Path) -> None:
+    made = writer(root)
+    write_shard(made, 0)
+    (made.path / "features" / "c" / "1.0123.partial").write_bytes(b"half")
+    assert tree(write_all(root)) == tree(write_all(tmp_path / "whole"))
+
+
+def test_a_kill_before_the_first_shard_leaves_nothing_in_the_way(root: Path) -> None:
+    made = writer(root)
+    shutil.rmtree(made.path / "labels")
+    assert FeatureCache(write_all(root), "").labels.tolist() == LISTING.labels.tolist()
+
+
+def test_incomplete_is_refused_with_the_command(root: Path) -> None:
+    made = writer(root)
+    write_shard(made, 0)
+    assert not made.complete
+    with pytest.raises(CacheIncompleteError, match="run `make embed`"):
+        find(root)
+    with pytest.raises(CacheIncompleteError, match="2 of 3 shards"):
+        made.finish()
+
+
+def edit_manifest(path: Path, change: Callable[[dict], object]) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    change(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda manifest: manifest["identity"].update(full_name="resnet50.imagenet"),
+        lambda manifest: manifest.update(class_names=["dog", "cat"]),
+        lambda manifest: manifest.update(unreadable={}),
+        lambda manifest: manifest.update(shape=[1, 1, 1]),
+        lambda manifest: manifest.clear(),
+    ],
+)
+def test_an_edited_manifest_is_refused_and_mended_by_the_command(root: Path, edit: Callable[[dict], object]) -> None:
+    path = write_all(root)
+    before = tree(path)
+    edit_manifest(path, edit)
+    with pytest.raises(CacheMismatchError, match="run `make embed`"):
+        find(root)
+    made = writer(root)
+    assert not made.complete
+    assert made.pending() == []
+    made.finish()
+    assert tree(path) == before
+
+
+def test_a_manifest_of_another_cache_is_refused(root: Path) -> None:
+    other = write_all(root, replace(IDENTITY, view_seed=1))
+    path = write_all(root)
+    shutil.copy(other / "manifest.json", path / "manifest.json")
+    with pytest.raises(CacheMismatchError, match="describes another cache"):
+        FeatureCache(path, "make embed")
+
+
+def test_a_flipped_bit_is_noticed_and_mended(root: Path) -> None:
+    path = write_all(root)
+    before = tree(path)
+    shard = next(file for file in sorted((path / "features" / "c").rglob("*")) if file.is_file())
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 3] ^= 16
+    shard.write_bytes(damaged)
+    with pytest.raises(CacheMismatchError, match="make embed"):
+        FeatureCache(path, "make embed").features()
+    made = writer(root)
+    assert made.pending() == [0]
+    write_shard(made, 0)
+    made.finish()
+    assert tree(path) == before
+
+
+def test_a_lost_shard_is_noticed_and_mended(root: Path) -> None:
+    path = write_all(root)
+    before = tree(path)
+    shutil.rmtree(path / "features" / "c" / "1")
+    with pytest.raises(CacheMismatchError, match="shard 1"):
+        FeatureCache(path, "make embed").features()
+    made = writer(root)
+    assert made.pending() == [1]
+    write_shard(made, 1)
+    made.finish()
+    assert tree(path) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset_digest": "d1"},
+        {"weights_digest": "w1"},
+        {"full_name": "net-w8.other"},
+        {"parameters": {"width": 9}},
+        {"preprocessing": {"resize": 9}},
+        {"views": [{"name": "identity"}, {"name": "blur", "sigma": 2.0}]},
+        {"view_seed": 1},
+        {"dtype": "float32"},
+    ],
+)
+def test_everything_that_changes_a_value_changes_the_key(change: dict) -> None:
+    assert replace(IDENTITY, **change).key != IDENTITY.key
+
+
+def test_find_says_what_is_missing_and_what_is_ambiguous(root: Path) -> None:
+    with pytest.raises(CacheMissError, match="no features of 'net' for 'photos' yet: run `make embed`"):
+        find(root)
+    one = write_all(root)
+    assert find(root).path == one
+    assert find(root, parameters={"width": 8}).path == one
+    with pytest.raises(CacheMissError):
+        find(root, parameters={"width": 9})
+    two = write_all(root, replace(IDENTITY, view_seed=1))
+    with pytest.raises(InputError, match=f"2 feature caches.*KEY=.*({one.name}|{two.name})"):
+        find(root)
+    assert find(root, key=two.name[:6]).path == two
+
+
+def test_the_newest_content_of_a_changed_data_set_counts(root: Path) -> None:
+    write_all(root)
+    newer = write_all(root, replace(IDENTITY, dataset_digest="d1"))
+    assert find(root).path == newer
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_features_that_float16_cannot_hold_are_refused_by_image(root: Path, value: float) -> None:
+    made = writer(root)
+    features = FEATURES[:8].copy()
+    features[3, 1, 2] = value
+    with pytest.raises(InputError, match="'dir/ä 3.png' are not finite in float16"):
+        made.write(0, features)
+    assert 0 in made.pending()

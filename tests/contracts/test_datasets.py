@@ -1,0 +1,80 @@
+"""What every data set must do, one property per function; a new data set adds a spec to SPECS."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from stages.embed.images import DATASETS
+
+NAMES = ("digits", "folder", "parquet")
+
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(scope="module")
+def specs(tmp_path_factory):
+    """A spec for every data set; the files are made here."""
+    root = tmp_path_factory.mktemp("images")
+    rng, rows = np.random.default_rng(0), []
+    for index in range(12):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)).save(buffer, "PNG")
+        folder = root / "folder" / f"class{index % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{index}.png").write_bytes(buffer.getvalue())
+        rows.append({"bytes": buffer.getvalue(), "path": None})
+    table = pa.table({"image": rows, "label": [index % 3 for index in range(12)]})
+    pq.write_table(table, root / "train.parquet")
+    return {"digits": "digits", "folder": f"folder:{root}/folder", "parquet": f"parquet:{root}/train.parquet"}
+
+
+@pytest.fixture
+def images(name, specs):
+    return DATASETS.build(specs[name]).open()
+
+
+def test_the_list_is_complete(name):
+    assert tuple(DATASETS) == NAMES
+
+
+def test_everything_has_one_entry_per_image(name, images):
+    assert len(images) == len(images.ids) == len(images.labels) == len(images.split) >= 12
+
+
+def test_ids_are_unique_text(name, images):
+    assert len(set(images.ids)) == len(images) and all(type(image_id) is str for image_id in images.ids)
+
+
+def test_labels_index_the_class_names(name, images):
+    assert images.labels.dtype == np.int64 and images.labels.ndim == 1
+    assert set(images.labels) == set(range(len(images.class_names))) and len(set(images.class_names)) >= 3
+
+
+def test_splits_are_known_and_the_pool_is_not_empty(name, images):
+    assert {"train"} <= set(images.split) <= {"train", "val", "test"}
+
+
+def test_images_are_fresh_writable_rgb_arrays(name, images):
+    for index in (0, len(images) - 1):
+        first, second = images.load(index), images.load(index)
+        assert first.dtype == np.uint8 and first.ndim == 3 and first.shape[2] == 3
+        assert first.flags.writeable and first.flags.c_contiguous
+        np.testing.assert_array_equal(first, second)
+        first[:] = 0
+        np.testing.assert_array_equal(images.load(index), second)
+
+
+def test_opening_twice_gives_the_same(name, images, specs):
+    again = DATASETS.build(specs[name]).open()
+    assert again.digest == images.digest and len(images.digest) == 64
+    assert list(again.ids) == list(images.ids) and list(again.split) == list(images.split)
+    np.testing.assert_array_equal(again.labels, images.labels)
+
+
+def test_the_slug_is_a_file_name(name, specs):
+    slug = DATASETS.build(specs[name]).slug
+    assert slug.startswith(name) and "/" not in slug and slug == DATASETS.build(specs[name]).slug

@@ -1,0 +1,285 @@
+"""The four stages through the command line, on small images made here; kills, workers and bad input included."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+EMBED = ["--backbone", "simclr:width=4:steps=3:batch_size=16"]
+AL = [
+    "--backbone",
+    "simclr",
+    "--pca",
+    "4",
+    "--initial-size",
+    "4",
+    "--budget",
+    "14",
+    "--log-seeds",
+    "2",
+    "--log-every",
+    "3",
+]
+STRATEGIES = "random,margin,coreset,typiclust"
+
+
+def photos(folder: Path, n: int = 90) -> Path:
+    """Class folders of small images: two colours with noise, and another size in between."""
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        kind = ("red", "blue", "grün")[i % 3]
+        pixels = rng.integers(0, 120, (10 + i % 2, 10, 3))
+        pixels[..., i % 3] += 120
+        path = folder / kind / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return folder
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def embedded(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root after `embed`."""
+    root = tmp_path_factory.mktemp("data")
+    assert main(["embed", "--dataset", f"folder:{folder}", *EMBED, "--data-root", str(root)]) == 0
+    return root
+
+
+@pytest.fixture
+def root(embedded: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(embedded, tmp_path / "data"))
+
+
+def al(folder: Path, root: Path, *more: str) -> int:
+    where = ["--dataset", f"folder:{folder}", "--data-root", str(root)]
+    return main(["al", *where, *AL, "--strategy", STRATEGIES, "--seeds", "4", "--workers", "1", *more])
+
+
+def queries(root: Path) -> dict[str, list]:
+    return {
+        file.parent.name: [list(ids) for ids in pd.read_parquet(file)["queried"]]
+        for file in sorted(root.glob("runs/*/*/*/rounds.parquet"))
+    }
+
+
+def test_all_stages_and_again(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--dataset", f"folder:{folder}", "--data-root", str(root)]
+    surrogate = ["surrogate", *where, "--backbone", "simclr", "--pca", "4", "--workers", "1"]
+    assert al(folder, root) == 0
+    assert main(surrogate) == 0
+    assert main(["report", *where, "--backbone", "simclr"]) == 0
+    first = capsys.readouterr().out
+    assert "16 new runs, 0 reused" in first
+    assert "trained the surrogate of cross_entropy" in first
+    assert "2 new runs, 0 reused" in first
+    assert "AUBC on folder-" in first
+    assert "surrogate 0." in first
+    page = next(root.glob("reports/report.html")).read_text()
+    assert all(name in page for name in (*STRATEGIES.split(","), "surrogate"))
+
+    before = tree(root / "runs") | tree(root / "surrogates")
+    assert al(folder, root) == 0
+    assert main(surrogate) == 0
+    again = capsys.readouterr().out
+    assert "0 new runs, 16 reused" in again
+    assert "reused the surrogate" in again
+    assert tree(root / "runs") | tree(root / "surrogates") == before
+
+
+def test_logs_hold_what_they_say(folder: Path, root: Path) -> None:
+    assert al(folder, root) == 0
+    for file in root.glob("runs/*/*/*/run.json"):
+        record, rounds = json.loads(file.read_text()), pd.read_parquet(file.parent / "rounds.parquet")
+        spent = [len(ids) for ids in rounds["queried"]]
+        assert rounds["budget_spent"].tolist() == np.cumsum(spent).tolist() == list(range(4, 15))
+        assert len({image for ids in rounds["queried"] for image in ids}) == 14
+        assert record["summary"]["aubc"] == pytest.approx(rounds["test_accuracy"].mean())
+        logged = file.parent / "candidates.parquet"
+        assert logged.exists() == (record["run"]["seed"] < 2)
+        if logged.exists():
+            candidates = pd.read_parquet(logged)
+            assert candidates.groupby("round").size().to_dict() == {r: record["n_pool"] - 4 - r for r in (0, 3, 6, 9)}
+            assert candidates.groupby("round")["queried"].sum().eq(1).all()
+            assert np.isfinite(candidates.select_dtypes("number")).all(axis=None)
+
+
+def test_the_initial_set_is_the_same_for_every_strategy(folder: Path, root: Path) -> None:
+    assert al(folder, root) == 0
+    starts = {(name.split("-s")[1].split("-")[0], tuple(rounds[0])) for name, rounds in queries(root).items()}
+    assert len(starts) == 4
+
+
+def test_workers_do_not_change_queries(folder: Path, root: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(root, tmp_path / "other"))
+    assert al(folder, root) == 0
+    assert al(folder, other, "--workers", "2") == 0
+    assert queries(root) == queries(other)
+    assert len(queries(root)) == 16
+
+
+def test_an_interrupted_grid_goes_on(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert al(folder, root, "--seeds", "1") == 0
+    (root / "runs" / "x").mkdir()
+    shutil.rmtree(next(root.glob("runs/*/*/ridge-margin-*")))
+    capsys.readouterr()
+    assert al(folder, root, "--seeds", "1") == 0
+    assert "1 new runs, 3 reused" in capsys.readouterr().out
+
+
+SLOW_EMBED = """
+import sys, time
+import stages.embed.extract as extract
+whole = extract.embed_rows
+def slowly(*args, **kwargs):
+    time.sleep(0.4)
+    return whole(*args, **kwargs)
+extract.embed_rows = slowly
+from stages.embed.config import EmbedConfig
+from pathlib import Path
+extract.embed(EmbedConfig(dataset=sys.argv[1], backbone=sys.argv[2], data_root=Path(sys.argv[3])), shard_images=12)
+"""
+
+
+def test_kill_9_in_mid_embed_and_resume(folder: Path, tmp_path: Path) -> None:
+    """Killed after the first shards, run again, byte-identical to an uninterrupted cache."""
+    command = [sys.executable, "-c", SLOW_EMBED, f"folder:{folder}", EMBED[1]]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
+    shutil.copytree(tmp_path / "whole" / "weights", tmp_path / "killed" / "weights")
+
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("killed/features/*/*/*/records/*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    begun = list(tmp_path.glob("killed/features/*/*/*/records/*.json"))
+    assert 2 <= len(begun) < 8
+    assert not list(tmp_path.glob("killed/features/*/*/*/manifest.json"))
+    stamps = {path: path.stat().st_mtime_ns for path in begun}
+
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, env=environment, capture_output=True)
+    assert tree(tmp_path / "killed" / "features") == tree(tmp_path / "whole" / "features")
+    assert {path: path.stat().st_mtime_ns for path in begun} == stamps
+
+
+@pytest.mark.filterwarnings("ignore:pretraining leaves out")
+def test_an_unreadable_image_is_reported_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, root = photos(tmp_path / "photos"), tmp_path / "data"
+    bad = folder / "red" / "033.png"
+    bad.write_bytes(bad.read_bytes()[:90])
+    (folder / "red" / "broken.jpg").write_bytes(b"")
+    command = ["embed", "--dataset", f"folder:{folder}", *EMBED, "--data-root", str(root)]
+    for _ in range(2):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "red/033.png" in said
+        assert "red/broken.jpg" in said
+        assert "2 of 91 images could not be read" in said
+        assert "Traceback" not in said
+    manifest = json.loads(next(root.glob("features/*/*/*/manifest.json")).read_text())
+    assert sorted("033.png" in why or "broken.jpg" in why for why in manifest["unreadable"].values()) == [True, True]
+    assert al(folder, root, "--seeds", "1") == 0
+    assert "2 unreadable images left out" in capsys.readouterr().out
+    assert not any("033.png" in str(rounds) for rounds in queries(root).values())
+
+    Image.new("RGB", (10, 10)).save(bad)
+    (folder / "red" / "broken.jpg").unlink()
+    assert main(command) == 0
+
+
+CASES = (
+    *("empty folder", "missing folder", "wrong backbone", "wrong data set", "wrong parameter", "wrong view"),
+    *("wrong device", "unwritable root", "no features yet", "wrong seeds", "impossible protocol", "no runs"),
+    "no weights",
+)
+
+
+def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("not a folder")
+    data = ["--data-root", str(tmp_path / "data")]
+    return {
+        "empty folder": (["embed", "--dataset", f"folder:{tmp_path / 'empty'}", *data], "no image"),
+        "missing folder": (["embed", "--dataset", f"folder:{tmp_path / 'nowhere'}", *data], "nowhere"),
+        "wrong backbone": (["embed", "--backbone", "dinov3", *data], "did you mean 'dinov2'"),
+        "wrong data set": (["embed", "--dataset", "digit", *data], "did you mean 'digits'"),
+        "wrong parameter": (["embed", "--backbone", "simclr:widht=3", *data], "no parameter 'widht'"),
+        "wrong view": (["embed", "--views", "identity,flip", *data], "did you mean 'hflip'"),
+        "wrong device": (["embed", "--device", "tpu", *data], "use auto, cpu or cuda"),
+        "unwritable root": (["embed", "--data-root", str(tmp_path / "file" / "data")], "cannot be written"),
+        "no features yet": (["al", "--backbone", "dinov2", *data], "run `make embed BACKBONE=dinov2 DATA_ROOT="),
+        "wrong seeds": (["al", "--seeds", "many", *data], "seeds='many'"),
+        "impossible protocol": (["al", "--budget", "3", *data], "initial_size"),
+        "no runs": (["report", *data], "run `make al` first"),
+        "no weights": (["embed", "--backbone", "resnet18", "--weights", str(tmp_path / "w.pth"), *data], "w.pth"),
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, expected = bad_inputs(tmp_path)[case]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("alcove: ")
+    assert said.count("\n") == 1
+    assert expected in said
+    assert not list(tmp_path.glob("data/features/**/*"))
+
+
+def test_an_edited_manifest_is_refused_and_mended_by_embed(
+    folder: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = next(root.glob("features/*/*/*/manifest.json"))
+    whole = manifest.read_bytes()
+    manifest.write_text(whole.decode().replace('"red"', '"rot"'))
+    assert al(folder, root) == 2
+    said = capsys.readouterr().err
+    assert "manifest was changed" in said
+    assert f"make embed DATASET=folder:{folder}" in said
+    assert not (root / "runs").exists()
+    assert main(["embed", "--dataset", f"folder:{folder}", *EMBED, "--data-root", str(root)]) == 0
+    assert manifest.read_bytes() == whole
+
+
+def test_unlabeled_images_are_embedded_and_refused_by_al(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in photos(tmp_path / "photos", 30).rglob("*.png"):
+        shutil.copy(file, flat)
+    assert main(["embed", "--dataset", f"folder:{flat}", *EMBED, "--data-root", str(tmp_path / "data")]) == 0
+    assert al(flat, tmp_path / "data") == 2
+    assert "no labeled training images" in capsys.readouterr().err
+
+
+def test_all_seeds_seen_by_the_surrogate_is_said(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert al(folder, root, "--seeds", "2") == 0
+    where = ["--dataset", f"folder:{folder}", "--data-root", str(root), "--backbone", "simclr", "--pca", "4"]
+    assert main(["surrogate", *where, "--workers", "1"]) == 0
+    assert "every seed of these runs trained the surrogate" in capsys.readouterr().out
+    assert al(folder, root, "--strategy", "surrogate", "--seeds", "2") == 0
+    assert "trained on seeds [0, 1]" in capsys.readouterr().out

@@ -1,0 +1,133 @@
+"""Views: what each does to known pixels, and that randomness comes from an image's own seed alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stages.embed.backbones.base import Preprocessing
+from stages.embed.views import VIEWS, prepare, view_seed
+
+REPO = Path(__file__).resolve().parents[3]
+NAMES = ("blur", "crop", "hflip", "identity", "sharpen", "trivialaugment")
+RANDOM = ("crop", "trivialaugment")
+PREPROCESSING = Preprocessing(resize=8, crop=8, interpolation="bilinear", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+
+
+def some_images(n: int = 6, height: int = 8, width: int = 8) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def numpy_global_state():
+    return np.random.get_state()[1].copy()  # noqa: NPY002 - the global generator is what is watched
+
+
+def test_the_list_is_complete():
+    assert tuple(VIEWS) == NAMES
+
+
+def test_names_are_listed_without_torch():
+    code = "import sys; from stages.embed.views import VIEWS; VIEWS.build('crop'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3, 5), (1, 1), (40, 33)])
+@pytest.mark.parametrize("name", NAMES)
+def test_shape_and_type_stay(name, shape):
+    images = some_images(4, *shape)
+    before = images.clone()
+    output = VIEWS.build(name).apply(images, [1, 2, 3, 4])
+    assert output.shape == images.shape and output.dtype == torch.uint8
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_neither_batch_nor_order_matters(name):
+    view, images, seeds = VIEWS.build(name), some_images(), [5, 3, 9, 2, 2**63 - 1, 0]
+    together = view.apply(images, seeds)
+    alone = torch.cat([view.apply(images[i : i + 1], [seeds[i]]) for i in range(len(images))])
+    backwards = view.apply(images.flip(0), seeds[::-1]).flip(0)
+    assert torch.equal(together, alone) and torch.equal(together, backwards)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_global_generators_are_left_alone(name):
+    torch_state, numpy_state = torch.get_rng_state(), numpy_global_state()
+    VIEWS.build(name).apply(some_images(), range(6))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(numpy_global_state(), numpy_state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_random_views_depend_on_the_seed(name):
+    image, view = some_images(1, 16, 16).expand(30, -1, -1, -1), VIEWS.build(name)
+    distinct = {output.numpy().tobytes() for output in view.apply(image, range(30))}
+    assert len(distinct) > 10 if name in RANDOM else len(distinct) == 1
+
+
+def test_hflip_mirrors():
+    images = some_images()
+    np.testing.assert_array_equal(VIEWS.build("hflip").apply(images, range(6)).numpy(), images.numpy()[..., ::-1])
+
+
+def test_sharpen_and_blur_move_contrast_apart():
+    image = torch.zeros(1, 3, 9, 9, dtype=torch.uint8)
+    image[..., 4, 4], background = 120, 60
+    image = image.clamp(min=background)
+    sharp, blurred = (VIEWS.build(name).apply(image, [0])[0, 0, 4, 4].item() for name in ("sharpen", "blur"))
+    assert background < blurred < 120 < sharp
+
+
+def test_blur_equals_its_formula():
+    weights = np.exp(-0.5 * (np.arange(-2, 3) / 0.8) ** 2)
+    weights /= weights.sum()
+    image = torch.zeros(1, 3, 9, 9, dtype=torch.uint8)
+    image[..., 4, 4] = 255
+    blurred = VIEWS.build("blur").apply(image, [0])[0, 0].numpy()
+    np.testing.assert_allclose(blurred[2:7, 2:7], 255 * np.outer(weights, weights), atol=1)
+
+
+def test_a_whole_crop_is_the_image_and_a_crop_holds_a_part():
+    ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(1, 3, 32, 32)
+    crops = VIEWS.build("crop:smallest=0.3").apply(ramp.expand(50, -1, -1, -1), range(50)).float()
+    spans = (crops[..., -1] - crops[..., 0]).mean((1, 2)) / 248
+    assert 0.4 < spans.min() < spans.max() <= 1
+    constant = torch.full((1, 3, 8, 8), 77, dtype=torch.uint8)
+    assert torch.equal(VIEWS.build("crop").apply(constant, [3]), constant)
+
+
+def test_view_seeds_are_spread_and_stay():
+    seeds = {view_seed(0, name, str(image)) for name in NAMES for image in range(100)}
+    assert len(seeds) == 600 and min(seeds) >= 0 and max(seeds) < 2**63
+    assert view_seed(0, "crop", "train/1.png") == 639132578427598909  # golden: it decides cached features
+    assert view_seed(1, "crop", "train/1.png") != view_seed(0, "crop", "train/1.png")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prepare_is_the_same_in_a_batch_and_alone(name):
+    view = VIEWS.build(name)
+    images = [image.permute(1, 2, 0).numpy() for image in some_images(3, 12, 12)]
+    batch = prepare(images, view, [1, 2, 3], PREPROCESSING)
+    alone = torch.cat(
+        [prepare([image], view, [seed], PREPROCESSING) for image, seed in zip(images, [1, 2, 3], strict=True)]
+    )
+    assert batch.shape == (3, 3, 8, 8) and batch.dtype == torch.float32
+    assert torch.equal(batch, alone)
+
+
+def test_prepare_takes_images_of_any_size():
+    images = [image[0].permute(1, 2, 0).numpy() for image in (some_images(1, 9, 20), some_images(1, 30, 8))]
+    mixed = prepare(images, VIEWS.build("crop"), [1, 2], PREPROCESSING)
+    assert mixed.shape == (2, 3, 8, 8)
+    assert torch.equal(mixed[1:], prepare(images[1:], VIEWS.build("crop"), [2], PREPROCESSING))
+
+
+def test_prepare_normalises():
+    gray = np.full((8, 8, 3), 255, dtype=np.uint8)
+    prepared = prepare([gray], VIEWS.build("identity"), [0], PREPROCESSING)
+    torch.testing.assert_close(prepared, torch.full((1, 3, 8, 8), (1 - 0.5) / 0.2))
