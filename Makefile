@@ -17,6 +17,8 @@ BUDGET     ?= 210
 CANDIDATES ?= 10000
 VALIDATION ?= None
 LOG_SEEDS  ?= 5
+LOG_EVERY  ?= 10
+LOG_CANDIDATES ?= 2000
 INPUTS     ?= step
 TARGET     ?= cross_entropy
 WORKERS    ?= 0
@@ -51,6 +53,7 @@ help:  ## explain every target and variable
 	@echo '             INITIAL first random labels [10]    BATCH labels per round [1]    BUDGET labels in all [210]'
 	@echo '             CANDIDATES images drawn per round that may be queried [10000]'
 	@echo '             LOG_SEEDS seeds below this number log candidates for the surrogate [5]'
+	@echo '             LOG_EVERY rounds between two logs [10]    LOG_CANDIDATES logged of a round at most [2000]'
 	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
 	@echo '  every      ARGS more command-line options; see .venv/bin/alcove TARGET --help'
 
@@ -70,7 +73,7 @@ embed: install  ## stage one: images -> features, once per backbone
 	$(RUN) embed --dataset '$(DATASET)' --backbone '$(BACKBONE)' --views '$(VIEWS)' --weights '$(WEIGHTS)' --device $(DEVICE) --data-root '$(DATA_ROOT)' $(ARGS)
 
 al: install  ## stage two: active learning, strategies x seeds, on cached features
-	$(RUN) al $(TASK) --head '$(HEAD)' --strategy '$(STRATEGY)' --seeds '$(SEEDS)' --initial-size $(INITIAL) --batch-size $(BATCH) --budget $(BUDGET) --candidates $(CANDIDATES) --log-seeds $(LOG_SEEDS) $(ARGS)
+	$(RUN) al $(TASK) --head '$(HEAD)' --strategy '$(STRATEGY)' --seeds '$(SEEDS)' --initial-size $(INITIAL) --batch-size $(BATCH) --budget $(BUDGET) --candidates $(CANDIDATES) --log-seeds $(LOG_SEEDS) --log-every $(LOG_EVERY) --log-candidates $(LOG_CANDIDATES) $(ARGS)
 
 surrogate: install  ## stage three: learn from the logs which image to label next, and test it
 	$(RUN) surrogate $(TASK) --head '$(HEAD)' --inputs $(INPUTS) --target $(TARGET) $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(ARGS)

@@ -46,6 +46,7 @@ def al(config: AlConfig) -> int:
     started = time.perf_counter()
     seeds = parse_seeds(config.seeds)
     config.protocol.check()
+    config.candidate_log.check()
     task = _prepare(config)
     runs = plan(
         task,
@@ -54,8 +55,7 @@ def al(config: AlConfig) -> int:
         seeds,
         config.protocol,
         config.data_root,
-        log_every=config.log_every,
-        log_seeds=config.log_seeds,
+        config.candidate_log,
     )
     done, new = run_grid(task, runs, RunStore(config.data_root / "runs"), config.workers)
     _say_runs(done, new, started)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.al.protocol import Protocol
+from stages.al.protocol import CandidateLog, Protocol
 from stages.surrogate.config import TrainConfig
 
 
@@ -38,10 +38,7 @@ class AlConfig(TaskConfig):
     seeds: str = "10"
     """how many seeds, or a range such as 5-9"""
     protocol: Protocol = field(default_factory=Protocol)
-    log_seeds: int = 5
-    """seeds below this number log every candidate for the surrogate to learn from; the others are left to test it"""
-    log_every: int = 10
-    """rounds from one candidate log to the next"""
+    candidate_log: CandidateLog = field(default_factory=CandidateLog)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from pipeline.task import Task, load_data, model_folder
 from stages.al.heads import HEADS
 from stages.al.loop import RunLog, run_active_learning
 from stages.al.metrics import aubc
-from stages.al.protocol import Protocol
+from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies import STRATEGIES
 
 RUN_FORMAT = 1
@@ -41,9 +41,15 @@ class Run:
     strategy: str
     protocol: Protocol
     seed: int
-    log_every: int
+    candidate_log: CandidateLog | None
     run_id: str
     record: Mapping[str, Any]
+
+    @property
+    def logging(self) -> dict[str, int] | None:
+        """How this run logs candidates: every how many rounds, and how many."""
+        log = self.candidate_log
+        return {"every": log.log_every, "candidates": log.log_candidates} if log else None
 
 
 def plan(
@@ -53,8 +59,7 @@ def plan(
     seeds: Sequence[int],
     protocol: Protocol,
     data_root: Path,
-    log_every: int = 0,
-    log_seeds: int = 0,
+    candidate_log: CandidateLog | None = None,
 ) -> list[Run]:
     """The cells of a grid, seeds outermost so that an interrupted grid has whole comparisons.
 
@@ -82,7 +87,7 @@ def plan(
                         strategy=spec,
                         protocol=protocol,
                         seed=seed,
-                        log_every=log_every if seed < log_seeds else 0,
+                        candidate_log=candidate_log if candidate_log and seed < candidate_log.log_seeds else None,
                         run_id=run_id,
                         record=record,
                     )
@@ -115,7 +120,7 @@ def run_one(task: Task, run: Run, store: RunStore, about: Mapping[str, Any]) -> 
         pool, validation, test = load_data(task.derived, task.n_classes, task.sizes)
         head = HEADS.build(run.head, n_classes=task.n_classes)
         strategy = STRATEGIES.build(run.strategy)
-        log = run_active_learning(pool, validation, test, head, strategy, run.protocol, run.seed, run.log_every)
+        log = run_active_learning(pool, validation, test, head, strategy, run.protocol, run.seed, run.candidate_log)
     accuracy = np.array([row["test_accuracy"] for row in log.rounds])
     n_pool, n_validation, n_test = task.sizes
     record = {
@@ -129,6 +134,7 @@ def run_one(task: Task, run: Run, store: RunStore, about: Mapping[str, Any]) -> 
         "n_validation": n_validation,
         "n_test": n_test,
         "classes": list(task.class_names),
+        "candidate_log": run.logging,
         **about,
     }
     store.put(run.run_id, record, _rounds_table(log, task.ids), _candidates_table(log))
@@ -146,8 +152,9 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _missing(store: RunStore, run: Run) -> bool:
+    """Not stored, or stored without the candidate log that is asked for."""
     found = store.get(run.run_id)
-    return found is None or (run.log_every > 0 and found.candidates_path is None)
+    return found is None or (run.logging is not None and found.record.get("candidate_log") != run.logging)
 
 
 def _rounds_table(log: RunLog, ids: np.ndarray) -> pa.Table:

@@ -1,7 +1,7 @@
 """The active-learning loop: fit, evaluate, query, label, until the budget is spent (thesis seed 002, algorithm 2)."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,11 @@ from sklearn.base import clone
 from stages.al.acquisition import acquisition_table
 from stages.al.lookahead import lookahead
 from stages.al.metrics import classification_metrics
-from stages.al.pool import Pool, PoolView
-from stages.al.protocol import Protocol, initial_set
+from stages.al.pool import Needs, Pool, PoolView
+from stages.al.protocol import CandidateLog, Protocol, initial_set
 from stages.al.strategies.base import Strategy
 
-INITIAL, CANDIDATES, QUERY = 0, 1, 2
+INITIAL, CANDIDATES, QUERY, LOG = 0, 1, 2, 3
 """Streams of randomness within a seed; the initial set's does not depend on the strategy."""
 
 
@@ -60,11 +60,11 @@ def run_active_learning(
     strategy: Strategy,
     protocol: Protocol,
     seed: int,
-    log_candidates_every: int = 0,
+    candidate_log: CandidateLog | None = None,
 ) -> RunLog:
     """One run. Deterministic: the same arguments give the same queries, wherever and beside whatever it runs.
 
-    head : unfitted, cloned every round; log_candidates_every : rounds between two candidate logs, 0 for none
+    head : unfitted, cloned every round; candidate_log : None logs no candidates
     """
     log = RunLog()
     labeled = initial_set(protocol, len(pool), np.random.default_rng([seed, INITIAL]))
@@ -106,8 +106,9 @@ def run_active_learning(
             batch = min(protocol.batch_size, protocol.budget - len(labeled), len(view.candidates))
             queried = strategy.query(view, batch, np.random.default_rng([seed, QUERY, round_]))
             row["seconds_query"] = time.perf_counter() - started
-            if log_candidates_every and round_ % log_candidates_every == 0:
-                log.candidates.append(_candidate_rows(view, validation, round_, queried))
+            if candidate_log and round_ % candidate_log.log_every == 0:
+                logged = _logged(view, queried, candidate_log, np.random.default_rng([seed, LOG, round_]))
+                log.candidates.append(_candidate_rows(logged, validation, round_, queried))
             labeled = np.concatenate([labeled, queried])
     return log
 
@@ -131,19 +132,28 @@ def _evaluate(head: Any, validation: Evaluation, test: Evaluation) -> dict[str, 
     return row | {"seconds_evaluate": time.perf_counter() - started}
 
 
+def _logged(
+    view: PoolView, queried: Int[np.ndarray, "batch"], candidate_log: CandidateLog, rng: np.random.Generator
+) -> PoolView:
+    """The round with everything allowed, and the candidates cut down to those that are logged."""
+    if len(view.candidates) <= candidate_log.log_candidates:
+        return replace(view, allowed=frozenset(Needs))
+    drawn = rng.choice(view.candidates, candidate_log.log_candidates, replace=False)
+    return replace(view, allowed=frozenset(Needs), candidates=np.union1d(drawn, queried), memo={})
+
+
 def _candidate_rows(
     view: PoolView, validation: Evaluation, round_: int, queried: Int[np.ndarray, "batch"]
 ) -> dict[str, np.ndarray]:
     """Every acquisition metric of every candidate, and what labeling it would change on the validation set."""
-    full = view.unrestricted()
     accuracy, loss = lookahead(
-        full.head, full.features, full.pool.labels[full.candidates], validation.features, validation.labels
+        view.head, view.features, view.pool.labels[view.candidates], validation.features, validation.labels
     )
     return {
         "round": np.full(len(view.candidates), round_, dtype=np.int32),
         "candidate": view.candidates.astype(np.int32),
         "queried": np.isin(view.candidates, queried),
-        **acquisition_table(full),
+        **acquisition_table(view),
         "accuracy_change": accuracy.astype(np.float32),
         "cross_entropy_change": loss.astype(np.float32),
     }

@@ -1,7 +1,7 @@
 """The pool of a run, and the frozen view of it that a strategy gets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -157,10 +157,6 @@ class PoolView:
     def progress(self) -> dict[str, float]:
         self._require(Needs.PROGRESS)
         return self.state
-
-    def unrestricted(self) -> "PoolView":
-        """The same round with everything allowed, sharing what is computed already (for the candidate log)."""
-        return replace(self, allowed=frozenset(Needs))
 
     def _require(self, need: Needs) -> None:
         if need not in self.allowed:

@@ -35,6 +35,26 @@ class Protocol:
         return 1 + -(-(min(self.budget, n_pool) - self.initial_size) // self.batch_size)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CandidateLog:
+    """What is written down for the surrogate to learn from."""
+
+    log_seeds: int = 5
+    """seeds below this number log candidates; the others are left to test the surrogate"""
+    log_every: int = 10
+    """rounds from one candidate log to the next"""
+    log_candidates: int = 2000
+    """candidates logged of a round at most, drawn at random (the queried ones always)"""
+
+    def check(self) -> None:
+        """Raises InputError where nothing could be logged."""
+        if self.log_seeds < 0 or self.log_every < 1 or self.log_candidates < 1:
+            raise InputError(
+                f"log_seeds={self.log_seeds} must be at least 0, log_every={self.log_every} and "
+                f"log_candidates={self.log_candidates} at least 1"
+            )
+
+
 def initial_set(protocol: Protocol, n_pool: int, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:
     """Distinct pool indices, drawn at random. Raises InputError when the pool is smaller."""
     if protocol.initial_size > n_pool:
