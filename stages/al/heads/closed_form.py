@@ -139,19 +139,17 @@ class Inv(ClosedFormSoftmax):
             return self._least_squares(X, T)
         self._row_space = None
         self._inverse = np.linalg.inv(gram)
+        return self._regular(gram, X, T)
+
+    def _regular(self, gram, X, T):  # type: ignore[no-untyped-def]
         return self._inverse @ X.T @ T
 
 
 @HEADS.register("solve")
-class Solve(ClosedFormSoftmax):
+class Solve(Inv):
     """The thesis's default: solve(X'X, X'T); the Penrose inverse where X'X is singular (4.4)."""
 
-    def _solve(self, X, T):  # type: ignore[no-untyped-def]
-        gram = X.T @ X
-        if is_singular(gram):
-            return self._least_squares(X, T)
-        self._row_space = None
-        self._inverse = np.linalg.inv(gram)
+    def _regular(self, gram, X, T):  # type: ignore[no-untyped-def]
         return np.linalg.solve(gram, X.T @ T)
 
 
