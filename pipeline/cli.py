@@ -3,6 +3,7 @@
 Nothing heavy is imported before a subcommand runs, so that --help answers at once.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -65,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("alcove: stopped; what is finished is kept, run the same command again to go on", file=sys.stderr)
             return 130
+        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except OSError as error:
             if error.filename is None:
                 raise

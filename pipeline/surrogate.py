@@ -42,7 +42,8 @@ def train_surrogate(config: SurrogateConfig, task: Task, runs: Sequence[StoredRu
         return False
     table = build_table(logs, config.training)
     about = {**task.about, "head": config.head, "logs": len(logs), "learned_from": learned_from}
-    save(train(table, config.workers or os.cpu_count() or 1), config.training, about, folder)
+    trained = train(table, config.workers or os.cpu_count() or 1, config.training.folds)
+    save(trained, config.training, about, folder)
     return True
 
 

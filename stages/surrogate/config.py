@@ -14,5 +14,7 @@ class TrainConfig:
     """the gain to predict: decrease of validation cross-entropy, or increase of validation accuracy"""
     relative: bool = True
     """standardise the target within its round; False is the thesis's raw target"""
+    folds: int = 2
+    """models, each scoring the images that it did not learn from; 1 is the thesis's single model of all images"""
     max_rows: int = 300_000
     """rows to learn from; more are thinned at random"""

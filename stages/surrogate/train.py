@@ -29,10 +29,6 @@ PARAMETERS = {
 }
 
 
-FOLDS = 2
-"""Models, each of which learns from every FOLDS-th pool image and scores only the others."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Trained:
     """One booster per fold, each cut at its best round, and how well they do on the held-out seed."""
@@ -45,13 +41,13 @@ class Trained:
     quality: pd.DataFrame
 
 
-def train(table: Table, threads: int) -> Trained:
+def train(table: Table, threads: int, folds: int = 2) -> Trained:
     """Fit on all seeds but the last, stop early on the last one (thesis seed 002, 5.6), crossed over images.
 
     An image's typicality and variation over views hardly change from run to run, so trees can tell images apart and
     learn by heart what labeling each of them did, that is, its label. A model therefore scores only images that it
-    did not learn from: model k scores those with pool index k modulo FOLDS and learns from the others, and its early
-    stopping too is on images and a seed that it has not seen. The thesis has no such care.
+    did not learn from: model k scores those with pool index k modulo `folds` and learns from the others, and its early
+    stopping too is on images and a seed that it has not seen. The thesis has no such care: `folds` 1.
 
     Raises InputError when the logs hold a single seed.
     """
@@ -63,9 +59,10 @@ def train(table: Table, threads: int) -> Trained:
     predicted = np.empty(len(held_out))
     boosters = []
     with tqdm(desc="surrogate", unit="tree", delay=2, disable=None) as bar:
-        for fold in range(FOLDS):
-            own = held_out.candidate % FOLDS == fold
-            booster = _fit(fitted.where(fitted.candidate % FOLDS != fold), held_out.where(own), threads, bar)
+        for fold in range(folds):
+            own = held_out.candidate % folds == fold
+            learned = fitted.where(fitted.candidate % folds != fold) if folds > 1 else fitted
+            booster = _fit(learned, held_out.where(own), threads, bar)
             predicted[own] = booster.inplace_predict(held_out.inputs[own])
             boosters.append(booster)
     return Trained(
@@ -117,10 +114,11 @@ def save(trained: Trained, config: TrainConfig, about: dict[str, Any], folder: P
 
     about : what the logs were made of (data set, backbone, features, head)
     """
-    files = [folder / f"model-{fold}.ubj" for fold in range(FOLDS)]
+    files = [folder / f"model-{fold}.ubj" for fold in range(len(trained.boosters))]
     for file, booster in zip(files, trained.boosters, strict=True):
         write_whole(file, partial(_write_booster, booster))
     rounded = trained.quality.round(3)
+    learned = "did not learn" if config.folds > 1 else "learned"
     manifest = {
         "inputs": list(trained.boosters[0].feature_names or []),
         "target": config.target,
@@ -133,9 +131,9 @@ def save(trained: Trained, config: TrainConfig, about: dict[str, Any], folder: P
         "quality": {
             "columns": list(rounded.columns),
             "rows": rounded.to_numpy().tolist(),
-            "caption": f"How well each ranks a round's candidates by their true gain, on seed {trained.stopping_seed} "
-            "and on images that the scoring model did not learn from: mean rank correlation, and percentile of the "
-            "first choice (0.5 is random)",
+            "caption": f"How well each ranks a round's candidates by their true gain, on seed {trained.stopping_seed}, "
+            f"on images that the scoring model {learned} from: mean rank correlation, and percentile of the first "
+            "choice (0.5 is random)",
         },
         "about": about,
         "parameters": PARAMETERS,
