@@ -12,7 +12,7 @@ one byte for byte.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 
 from cache.errors import CacheError, CacheIncompleteError, CacheMismatchError, CacheMissError, InputError
 from cache.files import PARTIAL, digest_array, digest_json, write_json
+from cache.locks import Lock
 
 FORMAT = 1
 CHUNK_IMAGES = 256
@@ -79,8 +80,12 @@ class FeatureWriter:
         self._identity, self._listing = identity, listing
         self._shape = (len(listing.ids), len(identity.views), dim)
         self._shard_images = shard_images
-        if not any(self.path.glob("records/*.json")):
-            self._create()
+        self._lock = Lock(self.path.with_name(f"{self.path.name}.lock"))
+        if not self._begun:
+            with self._lock.alone():
+                if not self._begun:
+                    self._create()
+        self._lock.share()
         self._features = _open_array(self.path, "features")
         if self._features.shape != self._shape:
             raise CacheMismatchError(
@@ -88,8 +93,15 @@ class FeatureWriter:
                 f"remove that folder and run the same command again"
             )
 
+    def close(self) -> None:
+        """Be no longer at work: another writer may clear what was left half-written."""
+        self._lock.release()
+
+    @property
+    def _begun(self) -> bool:
+        return (self.path / "identity.json").exists()
+
     def _create(self) -> None:
-        write_json(self.path / "identity.json", asdict(self._identity))
         group = zarr.open_group(self.path, mode="a", zarr_format=3)
         chunk = min(CHUNK_IMAGES, self._shard_images)
         group.create_array(
@@ -101,10 +113,23 @@ class FeatureWriter:
             fill_value=0,
             overwrite=True,
         )
+        self._write_listing()
+        write_json(self.path / "identity.json", asdict(self._identity))
+
+    def _columns(self) -> dict[str, np.ndarray]:
         text = np.dtypes.StringDType()
-        group.create_array("ids", data=np.array(self._listing.ids, dtype=text), overwrite=True)
-        group.create_array("labels", data=np.asarray(self._listing.labels, dtype=np.int64), overwrite=True)
-        group.create_array("split", data=np.array(self._listing.split, dtype=text), overwrite=True)
+        return {
+            "ids": np.array(self._listing.ids, dtype=text),
+            "labels": np.asarray(self._listing.labels, dtype=np.int64),
+            "split": np.array(self._listing.split, dtype=text),
+        }
+
+    def _write_listing(self) -> None:
+        """Ids, labels and split, where they are not on disk as they should be."""
+        group = zarr.open_group(self.path, mode="a", zarr_format=3)
+        for name, column in self._columns().items():
+            if not _holds(self.path, name, column):
+                group.create_array(name, data=column, overwrite=True)
 
     @property
     def complete(self) -> bool:
@@ -131,8 +156,9 @@ class FeatureWriter:
         try:
             record = json.loads(_record_path(self.path, shard).read_text())
             rows = self.rows(shard)
-            return bool(record["digest"] == digest_array(np.asarray(self._features[rows.start : rows.stop])))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            values = _read_array(self.path, "features", slice(rows.start, rows.stop))
+            return bool(record["digest"] == digest_array(values))
+        except (OSError, ValueError, KeyError, TypeError, CacheMismatchError):
             return False
 
     def write(
@@ -160,16 +186,21 @@ class FeatureWriter:
         """Make this the newest of its kind: the one that `find_cache` takes when the data set has changed."""
         (self.path / "identity.json").touch()
 
+    def has_record(self, shard: int) -> bool:
+        """Whether somebody has written the shard."""
+        return _record_path(self.path, shard).exists()
+
     def unreadable(self) -> dict[str, str]:
-        """Images whose features are missing: id -> why."""
-        records = _read_records(self.path, self.n_shards)
+        """Images of the written shards whose features are missing: id -> why."""
+        written = [shard for shard in range(self.n_shards) if self.has_record(shard)]
+        records = [_read_json(_record_path(self.path, shard)) for shard in written]
         return {self._listing.ids[int(row)]: why for record in records for row, why in record["unreadable"].items()}
 
     def finish(self) -> None:
         """Write the manifest. Raises CacheIncompleteError when shards are missing."""
         records = _read_records(self.path, self.n_shards)
-        for leftover in self.path.rglob(f"*{PARTIAL}"):
-            leftover.unlink()
+        self._clear_leftovers()
+        self._write_listing()
         manifest = {
             "format": FORMAT,
             "key": self._identity.key,
@@ -181,6 +212,14 @@ class FeatureWriter:
         }
         write_json(self.path / "identity.json", asdict(self._identity))
         write_json(self.path / "manifest.json", {**manifest, "digest": digest_json(manifest)})
+
+    def _clear_leftovers(self) -> None:
+        """Remove what killed writers left half-written, unless another writer is at work; the last one does it."""
+        self.close()
+        if self._lock.try_alone():
+            for leftover in self.path.rglob(f"*{PARTIAL}"):
+                leftover.unlink()
+            self._lock.release()
 
 
 @dataclass(frozen=True)
@@ -221,15 +260,15 @@ class FeatureCache:
 
     @cached_property
     def ids(self) -> np.ndarray:
-        return np.asarray(_open_array(self.path, "ids")[:]).astype(object)
+        return _read_array(self.path, "ids").astype(object)
 
     @cached_property
     def labels(self) -> Int[np.ndarray, "images"]:
-        return np.asarray(_open_array(self.path, "labels")[:])
+        return _read_array(self.path, "labels")
 
     @cached_property
     def split(self) -> np.ndarray:
-        return np.asarray(_open_array(self.path, "split")[:]).astype(object)
+        return _read_array(self.path, "split").astype(object)
 
     @cached_property
     def readable(self) -> Bool[np.ndarray, "images"]:
@@ -240,13 +279,23 @@ class FeatureCache:
 
     def features(self) -> Float[np.ndarray, "images views dim"]:
         """All features. Raises CacheMismatchError when the values contradict a shard's record."""
-        array = _open_array(self.path, "features")
-        step = array.shards[0]  # type: ignore[index]
-        blocks = [np.asarray(array[start : start + step]) for start in range(0, array.shape[0], step)]
-        for shard, (block, record) in enumerate(zip(blocks, _read_records(self.path, len(blocks)), strict=True)):
+        array = np.empty(self.manifest["shape"], dtype=self.manifest["identity"]["dtype"])
+        for rows, block in self.blocks():
+            array[rows] = block
+        return array
+
+    def blocks(self) -> Iterator[tuple[slice, Float[np.ndarray, "rows views dim"]]]:
+        """Shard by shard, each checked against its record. Raises CacheMismatchError."""
+        n, step = self.manifest["shape"][0], _open_array(self.path, "features").shards[0]  # type: ignore[index]
+        for shard, record in enumerate(_read_records(self.path, -(-n // step))):
+            rows = slice(shard * step, min((shard + 1) * step, n))
+            try:
+                block = _read_array(self.path, "features", rows)
+            except CacheMismatchError:
+                block = np.empty(0)
             if digest_array(block) != record["digest"]:
                 raise CacheMismatchError(f"shard {shard} of {self.path} is not what was written: run `{self.fix}`")
-        return np.concatenate(blocks)
+            yield rows, block
 
 
 def find_cache(
@@ -289,18 +338,33 @@ def _verified_manifest(path: Path, fix: str) -> dict[str, Any]:
         digest_json(manifest["identity"])[:16] != path.name or _read_json(path / "identity.json") != stated["identity"]
     ):
         problem = "its manifest describes another cache"
-    else:
-        shards = -(-manifest["shape"][0] // _open_array(path, "features").shards[0])  # type: ignore[index]
-        if manifest["content"] != _content_digest(path, _read_records(path, shards)):
-            problem = "its parts are not those that its manifest was made for"
+    elif not _parts_stand(path, manifest):
+        problem = "its parts are not those that its manifest was made for"
     if problem:
         raise CacheMismatchError(f"the cache {path} cannot be trusted, {problem}: run `{fix}` to check and mend it")
     return manifest
 
 
+def _parts_stand(path: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether ids, labels, split and the shards' records are those of the manifest."""
+    try:
+        shards = -(-manifest["shape"][0] // _open_array(path, "features").shards[0])  # type: ignore[index]
+        return bool(manifest["content"] == _content_digest(path, _read_records(path, shards)))
+    except CacheError:
+        return False
+
+
 def _content_digest(path: Path, records: Sequence[Mapping[str, Any]]) -> str:
-    columns = [np.asarray(_open_array(path, name)[:]) for name in ("ids", "labels", "split")]
+    columns = [_read_array(path, name) for name in ("ids", "labels", "split")]
     return digest_json([[str(value) for value in column] for column in columns] + [dict(record) for record in records])
+
+
+def _holds(path: Path, name: str, column: np.ndarray) -> bool:
+    """Whether an array is on disk with these values."""
+    try:
+        return np.array_equal(_read_array(path, name), column)
+    except CacheMismatchError:
+        return False
 
 
 def _record_path(path: Path, shard: int) -> Path:
@@ -323,6 +387,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _read_array(path: Path, name: str, rows: slice = slice(None)) -> np.ndarray:
+    """Values of an array. Raises CacheMismatchError where they cannot be decoded."""
+    try:
+        return np.asarray(_open_array(path, name)[rows])
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CacheMismatchError(f"the array {name!r} of {path} is damaged") from error
 
 
 def _open_array(path: Path, name: str) -> zarr.Array:

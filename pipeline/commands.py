@@ -30,6 +30,8 @@ def embed(config: EmbedConfig) -> int:
         print(f"embedded {done.new_images} images x {done.n_views} views in {seconds:.0f} s: {done.path}")
     else:
         print(f"reused the features of {done.n_images} images x {done.n_views} views: {done.path}")
+    if done.missing_images:
+        print(f"{done.missing_images} images are left to the other workers; the last one to finish completes the cache")
     for why in list(done.unreadable.values())[:REASONS_SHOWN]:
         print(f"alcove: {why}", file=sys.stderr)
     if done.unreadable:

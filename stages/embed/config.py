@@ -18,6 +18,8 @@ class EmbedConfig:
     """a .safetensors or .pth file, or 'random' to test plumbing; by default the backbone's own"""
     device: str = "auto"
     """auto, cpu or cuda"""
+    shard: str = "1/1"
+    """which part of the work is ours: i/n for the i-th of n workers, which may run at once on one cache"""
     batch_size: int = 256
     """images per forward pass"""
     view_seed: int = 0

@@ -93,12 +93,37 @@ def test_leftovers_of_a_kill_are_cleared(root: Path, tmp_path: Path) -> None:
     made = writer(root)
     write_shard(made, 0)
     (made.path / "features" / "c" / "1.0123.partial").write_bytes(b"half")
+    made.close()  # a killed process holds no lock
     assert tree(write_all(root)) == tree(write_all(tmp_path / "whole"))
+
+
+def test_a_writer_at_work_keeps_its_half_written_files(root: Path) -> None:
+    other = writer(root)
+    half = other.path / "features" / "c" / "1.0123.partial"
+    half.parent.mkdir(exist_ok=True, parents=True)
+    half.write_bytes(b"half")
+    write_all(root)
+    assert half.exists()
+    other.close()
+    writer(root).finish()
+    assert not half.exists()
+
+
+def test_writers_share_the_shards(root: Path, tmp_path: Path) -> None:
+    """Two at once, in turn and on overlapping shards; the last one finishes."""
+    one, two = writer(root), writer(root)
+    for made, shard in ((one, 0), (two, 2), (two, 0), (one, 1), (two, 1)):
+        write_shard(made, shard)
+    one.finish()
+    two.finish()
+    assert tree(one.path) == tree(write_all(tmp_path / "whole"))
 
 
 def test_a_kill_before_the_first_shard_leaves_nothing_in_the_way(root: Path) -> None:
     made = writer(root)
     shutil.rmtree(made.path / "labels")
+    (made.path / "identity.json").unlink()
+    made.close()  # a killed process holds no lock
     assert FeatureCache(write_all(root), "").labels.tolist() == LISTING.labels.tolist()
 
 
@@ -161,6 +186,20 @@ def test_a_flipped_bit_is_noticed_and_mended(root: Path) -> None:
     made = writer(root)
     assert made.pending() == [0]
     write_shard(made, 0)
+    made.finish()
+    assert tree(path) == before
+
+
+@pytest.mark.parametrize("name", ["ids", "labels", "split"])
+def test_damaged_labels_are_noticed_and_mended(root: Path, name: str) -> None:
+    path = write_all(root)
+    before = tree(path)
+    chunk = path / name / "c" / "0"
+    chunk.write_bytes(b"\x00" * chunk.stat().st_size)
+    with pytest.raises(CacheMismatchError, match="run `make embed`"):
+        FeatureCache(path, "make embed")
+    made = writer(root)
+    assert not made.complete
     made.finish()
     assert tree(path) == before
 

@@ -149,11 +149,11 @@ def test_an_interrupted_grid_goes_on(folder: Path, root: Path, capsys: pytest.Ca
 SLOW_EMBED = """
 import sys, time
 import stages.embed.extract as extract
-whole = extract.embed_rows
+whole = extract.embed_batch
 def slowly(*args, **kwargs):
     time.sleep(0.4)
     return whole(*args, **kwargs)
-extract.embed_rows = slowly
+extract.embed_batch = slowly
 from stages.embed.config import EmbedConfig
 from pathlib import Path
 extract.embed(EmbedConfig(dataset=sys.argv[1], backbone=sys.argv[2], data_root=Path(sys.argv[3])), shard_images=12)
