@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cache.errors import CacheMismatchError
 from cache.files import digest_json, write_whole
 
 
@@ -30,7 +31,10 @@ class DerivedStore:
         if not path.exists():
             array = compute()
             write_whole(path, lambda temporary: _save(temporary, array))
-        return np.load(path, mmap_mode="r")
+        try:
+            return np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise CacheMismatchError(f"{path} is damaged: delete it and run again") from error
 
     def _path(self, name: str, parameters: Mapping[str, Any]) -> Path:
         return self.root / self.basis / f"{name}-{digest_json(dict(parameters))[:12]}.npy"

@@ -12,7 +12,7 @@ one byte for byte.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ class Identity:
     """Everything that changes a value of the cache.
 
     backbone, parameters : the registered name and its hyperparameters; full_name : `<arch>.<weights>`
+    weights : where they come from, as the user asked: "" for the backbone's own, "random", or a file's name
     weights_digest, dataset_digest : sha256; preprocessing, views : their records
     """
 
@@ -44,6 +45,7 @@ class Identity:
     backbone: str
     parameters: Mapping[str, Any]
     full_name: str
+    weights: str
     weights_digest: str
     preprocessing: Mapping[str, Any]
     views: Sequence[Mapping[str, Any]]
@@ -178,6 +180,8 @@ class FeatureWriter:
                 f"the features of image {image!r} are not finite in {self._identity.dtype} "
                 f"({bad.size} such images in this shard): check the weights of {self._identity.full_name}"
             )
+        chunk = self._features.metadata.encode_chunk_key((shard, 0, 0))
+        (self.path / "features" / chunk).unlink(missing_ok=True)  # the last shard is merged with what is there, else
         self._features[rows.start : rows.stop] = block
         reasons = {str(row): reason for row, reason in sorted((unreadable or {}).items())}
         write_json(_record_path(self.path, shard), {"digest": digest_array(block), "unreadable": reasons})
@@ -246,10 +250,6 @@ class FeatureCache:
         return dict(self.manifest["identity"])
 
     @property
-    def view_names(self) -> list[str]:
-        return [view["name"] for view in self.manifest["identity"]["views"]]
-
-    @property
     def class_names(self) -> list[str]:
         return list(self.manifest["class_names"])
 
@@ -298,31 +298,39 @@ class FeatureCache:
             yield rows, block
 
 
+FIX = Callable[[Mapping[str, Any] | None], str]
+"""The command that makes or mends a cache of some identity; of None, the one that the user described."""
+CHOSEN = ("dataset", "backbone", "parameters", "weights", "views", "view_seed", "dtype", "format")
+"""What the user chooses of an identity. The rest follows from that and from the images."""
+
+
 def find_cache(
-    root: Path, dataset: str, backbone: str, parameters: Mapping[str, Any], key: str, fix: str
+    root: Path, dataset: str, backbone: str, parameters: Mapping[str, Any], key: str, fix: FIX
 ) -> FeatureCache:
     """The one finished cache of a data set and backbone.
 
     parameters : hyperparameters the user named; caches made with others do not match
     key : its beginning, to choose where several match
-    Of caches that differ only in the data set's content, the newest counts: the images at that place have changed.
-    Raises CacheMissError, CacheIncompleteError, CacheMismatchError, InputError (several match).
+    Of caches that the user chose alike, the newest counts: the images at that place have changed since the others.
+    Unfinished caches count only where no finished one matches.
+    Raises CacheMissError, CacheIncompleteError, CacheMismatchError, InputError (several match, or no such key).
     """
-    matching: dict[str, list[Path]] = {}
+    matching: dict[str, Path] = {}
     for path in sorted((root / dataset).glob("*/*/identity.json"), key=lambda path: path.stat().st_mtime):
         identity = _read_json(path)
         named = {name: identity.get("parameters", {}).get(name) for name in parameters}
-        if identity.get("backbone") == backbone and named == dict(parameters) and path.parent.name.startswith(key):
-            family = digest_json({name: value for name, value in identity.items() if name != "dataset_digest"})
-            matching.setdefault(family, []).append(path.parent)
-    newest = [paths[-1] for paths in matching.values()]
-    if not newest:
-        wanted = f" with key {key}" if key else ""
-        raise CacheMissError(f"there are no features of {backbone!r} for {dataset!r}{wanted} yet: run `{fix}`")
-    if len(newest) > 1:
-        keys = ", ".join(f"{path.name} ({path.parent.name})" for path in newest)
-        raise InputError(f"{len(newest)} feature caches of {backbone!r} for {dataset!r} match: add KEY=, one of {keys}")
-    return FeatureCache(newest[0], fix)
+        if identity.get("backbone") == backbone and named == dict(parameters):
+            chosen = path.parent.name if key else digest_json({name: identity.get(name) for name in CHOSEN})
+            matching[chosen] = path.parent
+    if not matching:
+        raise CacheMissError(f"there are no features of {backbone!r} for {dataset!r} yet: run `{fix(None)}`")
+    finished = [path for path in matching.values() if (path / "manifest.json").exists()]
+    found = [path for path in finished or matching.values() if path.name.startswith(key)]
+    if len(found) != 1:
+        keys = ", ".join(f"{path.name} ({path.parent.name})" for path in finished or matching.values())
+        what = f"{len(found)} feature caches" if found else f"no feature cache with key {key}"
+        raise InputError(f"{what} of {backbone!r} for {dataset!r}: choose with KEY= one of {keys}")
+    return FeatureCache(found[0], fix(_read_json(found[0] / "identity.json")))
 
 
 def _verified_manifest(path: Path, fix: str) -> dict[str, Any]:

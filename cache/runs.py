@@ -53,6 +53,8 @@ class RunStore:
             return None
         except ValueError as error:
             raise CacheMismatchError(f"{path / 'run.json'} is not valid JSON: delete {path} and run again") from error
+        if not isinstance(record, dict) or "run" not in record:
+            raise CacheMismatchError(f"{path / 'run.json'} is not the record of a run: delete {path} and run again")
         return StoredRun(path, record)
 
     def put(

@@ -34,7 +34,7 @@ def _comma_separated(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.construc
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="A,B,...",
-        instance_from_str=lambda text: tuple(part for part in text[0].split(",") if part),
+        instance_from_str=lambda text: tuple(part.strip() for part in text[0].split(",") if part.strip()),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(value)],
     )

@@ -9,7 +9,7 @@ from typing import Any
 from cache.runs import RunStore, StoredRun
 from pipeline import recipes
 from pipeline.config import AlConfig, DemoConfig, SurrogateConfig, TaskConfig
-from pipeline.grid import parse_seeds, plan, run_grid
+from pipeline.grid import check_grid, parse_seeds, plan, run_grid
 from pipeline.report import ReportConfig, make_report
 from pipeline.surrogate import evaluate_surrogate, matching_runs, train_surrogate
 from pipeline.task import Task, find_features, model_folder, prepare_task
@@ -49,6 +49,7 @@ def al(config: AlConfig) -> int:
     seeds = parse_seeds(config.seeds)
     config.protocol.check()
     config.candidate_log.check()
+    check_grid(config.head, config.strategy, config.workers)
     task = _prepare(config)
     runs = plan(
         task,
@@ -69,6 +70,8 @@ def surrogate(config: SurrogateConfig) -> int:
     """Stage three: train on the logs, then run the surrogate on seeds that training never saw."""
     started = time.perf_counter()
     store = RunStore(config.data_root / "runs")
+    check_grid([config.head], ["surrogate"], config.workers)
+    seeds = parse_seeds(config.seeds) if config.seeds else None
     task = _prepare(config)
     runs = matching_runs(store, task, config.head)
     folder = model_folder(config.data_root, task, config.head)
@@ -79,7 +82,7 @@ def surrogate(config: SurrogateConfig) -> int:
         f"({manifest['trees']} trees, {manifest['rows']} rows, seeds {manifest['train_seeds']}): {folder}"
     )
     print("\n".join(_quality_lines(manifest["quality"])))
-    done, new = evaluate_surrogate(config, task, runs, store, manifest["train_seeds"])
+    done, new = evaluate_surrogate(config, task, runs, store, seeds, manifest["train_seeds"])
     if not done:
         print("every seed of these runs trained the surrogate: `make al SEEDS=10` adds seeds it never saw")
         return 0

@@ -23,7 +23,7 @@ from cache.errors import InputError
 from cache.files import digest_json, require_writable
 from cache.runs import RunStore, StoredRun
 from pipeline.task import Task, load_data, model_folder
-from stages.al.heads import HEADS
+from stages.al.heads import build_head
 from stages.al.loop import RunLog, run_active_learning
 from stages.al.metrics import aubc
 from stages.al.protocol import CandidateLog, Protocol
@@ -52,6 +52,19 @@ class Run:
         return {"every": log.log_every, "candidates": log.log_candidates} if log else None
 
 
+def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int) -> None:
+    """Raises InputError for names, parameters and numbers that no data could make right, before anything is read."""
+    if not (heads and strategies):
+        raise InputError("a grid needs at least one head and one strategy: HEAD= and STRATEGY= take names, not nothing")
+    if workers < 0:
+        raise InputError(f"workers={workers} must be 0 (one per core) or more")
+    for head in heads:
+        build_head(head, 2)
+    for strategy in strategies:
+        if strategy != "surrogate":
+            STRATEGIES.build(strategy)
+
+
 def plan(
     task: Task,
     heads: Sequence[str],
@@ -61,15 +74,15 @@ def plan(
     data_root: Path,
     candidate_log: CandidateLog | None = None,
 ) -> list[Run]:
-    """The cells of a grid, seeds outermost so that an interrupted grid has whole comparisons.
+    """The cells of a grid, each once, seeds outermost so that an interrupted grid has whole comparisons.
 
-    Raises InputError for unknown names and parameters, before anything runs.
+    Raises InputError for unknown names and parameters, CacheMissError where the surrogate is not trained.
     """
-    runs = []
+    runs: dict[str, Run] = {}
     for seed in seeds:
         for head in heads:
             for strategy in strategies:
-                made = HEADS.build(head, n_classes=task.n_classes)
+                made = build_head(head, task.n_classes)
                 spec = f"surrogate:{model_folder(data_root, task, head)}" if strategy == "surrogate" else strategy
                 component = STRATEGIES.build(spec)
                 record = {
@@ -81,18 +94,16 @@ def plan(
                 }
                 digest = digest_json([RUN_FORMAT, task.derived.basis, record])[:10]
                 run_id = f"{record['dataset']}/{record['full_name']}/{made.name}-{component.name}-s{seed}-{digest}"
-                runs.append(
-                    Run(
-                        head=head,
-                        strategy=spec,
-                        protocol=protocol,
-                        seed=seed,
-                        candidate_log=candidate_log if candidate_log and seed < candidate_log.log_seeds else None,
-                        run_id=run_id,
-                        record=record,
-                    )
+                runs[run_id] = Run(
+                    head=head,
+                    strategy=spec,
+                    protocol=protocol,
+                    seed=seed,
+                    candidate_log=candidate_log if candidate_log and seed < candidate_log.log_seeds else None,
+                    run_id=run_id,
+                    record=record,
                 )
-    return runs
+    return list(runs.values())
 
 
 def run_grid(task: Task, runs: Sequence[Run], store: RunStore, workers: int) -> tuple[list[StoredRun], int]:
@@ -118,7 +129,7 @@ def run_one(task: Task, run: Run, store: RunStore, about: Mapping[str, Any]) -> 
     started = time.perf_counter()
     with threadpool_limits(1):
         pool, validation, test = load_data(task.derived, task.n_classes, task.sizes)
-        head = HEADS.build(run.head, n_classes=task.n_classes)
+        head = build_head(run.head, task.n_classes)
         strategy = STRATEGIES.build(run.strategy)
         log = run_active_learning(pool, validation, test, head, strategy, run.protocol, run.seed, run.candidate_log)
     accuracy = np.array([row["test_accuracy"] for row in log.rounds])
@@ -142,10 +153,10 @@ def run_one(task: Task, run: Run, store: RunStore, about: Mapping[str, Any]) -> 
 
 def parse_seeds(text: str) -> list[int]:
     """ "10" is 0 .. 9, "5-9" is 5 .. 9. Raises InputError."""
-    if match := re.fullmatch(r"(\d+)-(\d+)", text):
+    if match := re.fullmatch(r"(\d{1,6})-(\d{1,6})", text):
         seeds = list(range(int(match[1]), int(match[2]) + 1))
     else:
-        seeds = list(range(int(text))) if text.isdecimal() else []
+        seeds = list(range(int(text))) if re.fullmatch(r"\d{1,6}", text) else []
     if not seeds:
         raise InputError(f"seeds={text!r} is neither a number of seeds such as 10 nor a range such as 5-9")
     return seeds

@@ -77,7 +77,6 @@ class Result:
     aubc: Estimate
     final: Estimate
     gain: Estimate | None
-    gain_seeds: tuple[int, ...]
     seconds: float
 
     @property
@@ -232,7 +231,6 @@ def _result(label: str, by_seed: Mapping[int, Run], counted: set[int], random: M
         aubc=Estimate.of([run.aubc for run in runs]),
         final=Estimate.of([run.accuracy[-1] for run in runs]),
         gain=Estimate.of([by_seed[seed].aubc - random[seed].aubc for seed in paired]) if paired else None,
-        gain_seeds=paired,
         seconds=float(np.mean([run.seconds for run in runs])),
     )
 

@@ -10,18 +10,18 @@ from cache.errors import CacheError
 from cache.files import digest_json, require_writable
 from cache.runs import RunStore, StoredRun
 from pipeline.config import SurrogateConfig
-from pipeline.grid import parse_seeds, plan, run_grid
+from pipeline.grid import plan, run_grid
 from pipeline.task import Task
-from stages.al.heads import HEADS
+from stages.al.heads import build_head
 from stages.al.protocol import Protocol
 from stages.al.strategies.surrogate import read_manifest
 from stages.surrogate.table import Log, build_table
-from stages.surrogate.train import save, train
+from stages.surrogate.train import TRAIN_FORMAT, save, train
 
 
 def matching_runs(store: RunStore, task: Task, head: str) -> list[StoredRun]:
     """The stored runs of a task and head, whatever strategy, protocol and seed."""
-    made = HEADS.build(head, n_classes=task.n_classes)
+    made = build_head(head, task.n_classes)
     wanted: dict[str, Any] = {**task.about, "head": {"name": made.name, **made.get_params()}}
     return [run for run in store if wanted.items() <= run.record["run"].items()]
 
@@ -32,12 +32,9 @@ def train_surrogate(config: SurrogateConfig, task: Task, runs: Sequence[StoredRu
     Raises CacheMissError (no logs), InputError (a single seed).
     """
     require_writable(config.data_root)
-    logs = [
-        Log(path=run.candidates_path, strategy=run.record["run"]["strategy"]["name"], seed=run.record["run"]["seed"])
-        for run in runs
-        if run.candidates_path
-    ]
-    learned_from = digest_json([[run.path.name for run in runs if run.candidates_path], asdict(config.training)])
+    logs = [Log(path=run.candidates_path, seed=run.record["run"]["seed"]) for run in runs if run.candidates_path]
+    logged = [(run.path.name, run.record["candidate_log"]) for run in runs if run.candidates_path]
+    learned_from = digest_json([TRAIN_FORMAT, logged, asdict(config.training)])
     if _stands(folder, learned_from):
         return False
     table = build_table(logs, config.training)
@@ -48,16 +45,24 @@ def train_surrogate(config: SurrogateConfig, task: Task, runs: Sequence[StoredRu
 
 
 def evaluate_surrogate(
-    config: SurrogateConfig, task: Task, runs: Sequence[StoredRun], store: RunStore, trained_on: Sequence[int]
+    config: SurrogateConfig,
+    task: Task,
+    runs: Sequence[StoredRun],
+    store: RunStore,
+    seeds: Sequence[int] | None,
+    trained_on: Sequence[int],
 ) -> tuple[list[StoredRun], int]:
-    """Run the surrogate as a strategy, on the seeds and protocols of the runs that training never saw."""
+    """Run the surrogate as a strategy, with the protocols of the runs.
+
+    seeds : None takes those of the runs that training never saw
+    """
     cells = []
     for protocol in {
         digest_json(run.record["run"]["protocol"]): run.record["run"]["protocol"] for run in runs
     }.values():
         seen = {run.record["run"]["seed"] for run in runs if run.record["run"]["protocol"] == protocol}
-        seeds = parse_seeds(config.seeds) if config.seeds else sorted(seen - set(trained_on))
-        cells += plan(task, [config.head], ["surrogate"], seeds, Protocol(**protocol), config.data_root)
+        chosen = sorted(seen - set(trained_on)) if seeds is None else seeds
+        cells += plan(task, [config.head], ["surrogate"], chosen, Protocol(**protocol), config.data_root)
     return run_grid(task, cells, store, config.workers)
 
 

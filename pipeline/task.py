@@ -1,5 +1,6 @@
 """From a feature cache to arrays that runs can share: split, project, store, map."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -12,7 +13,7 @@ from cache.derived import DerivedStore
 from cache.errors import InputError
 from cache.features import FeatureCache, find_cache
 from cache.files import digest_json
-from stages.al.heads import HEADS
+from stages.al.heads import build_head
 from stages.al.loop import Evaluation
 from stages.al.pool import Pool
 from stages.al.projection import project
@@ -43,11 +44,24 @@ class Task:
 def find_features(dataset: str, backbone: str, key: str, data_root: Path) -> FeatureCache:
     """The feature cache that a data set, backbone and key name. Its errors say which `make embed` line to run."""
     data = DATASETS.build(dataset)
-    _, parameters = BACKBONES.parse(backbone)
-    defaults = {"DATASET": (dataset, "digits"), "BACKBONE": (backbone, "simclr"), "DATA_ROOT": (str(data_root), "data")}
-    words = [f"{name}={value}" for name, (value, default) in defaults.items() if value != default]
-    fix = " ".join(["make embed", *words])
-    return find_cache(data_root / "features", data.slug, backbone.partition(":")[0], parameters, key, fix)
+    name = backbone.partition(":")[0]
+    component, parameters = BACKBONES.parse(backbone)
+    default_views: Sequence[str] = vars(component)["views"]
+
+    def fix(identity: Mapping[str, Any] | None) -> str:
+        words = {
+            "DATASET": (dataset, "digits"),
+            "BACKBONE": (backbone, "simclr"),
+            "DATA_ROOT": (str(data_root), "data"),
+        }
+        if identity:
+            views = [view["name"] for view in identity.get("views", [])]
+            words["VIEWS"] = (",".join(views), ",".join(default_views))
+            words["WEIGHTS"] = (identity.get("weights", ""), "")
+        said = [f"{word}={shlex.quote(value)}" for word, (value, default) in words.items() if value != default]
+        return " ".join(["make embed", *said])
+
+    return find_cache(data_root / "features", data.slug, name, parameters, key, fix)
 
 
 def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, data_root: Path) -> Task:
@@ -64,14 +78,15 @@ def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, dat
         raise InputError(f"{where} has no labeled training images, and a simulation needs labels to reveal: {_FOLDERS}")
     if not len(test):
         raise InputError(f"{where} has no labeled test images to measure accuracy on: {_FOLDERS}")
-    if not len(validation):
-        size = validation_size if validation_size is not None else min(len(train) // 5, LARGEST_VALIDATION)
-        if not 0 < size < len(train):
-            raise InputError(f"validation_size={size} of {len(train)} training images leaves no pool or no validation")
-        shuffled = np.random.default_rng(0).permutation(train)
-        validation, train = np.sort(shuffled[:size]), np.sort(shuffled[size:])
-    elif validation_size is not None:
-        validation = validation[:validation_size]
+    if len(validation):
+        validation, _ = _draw(validation, len(validation) if validation_size is None else validation_size)
+    else:
+        size = min(len(train) // 5, LARGEST_VALIDATION) if validation_size is None else validation_size
+        if size >= len(train):
+            raise InputError(
+                f"validation_size={size} of {len(train)} training images leaves no pool: lower VALIDATION="
+            )
+        validation, train = _draw(train, size)
     parts = {"pool": train, "validation": validation, "test": test}
     basis = digest_json([TASK_FORMAT, pca, *(part.tolist() for part in parts.values())])[:16]
     derived = DerivedStore(data_root / "derived" / cache.key, basis)
@@ -97,8 +112,18 @@ def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, dat
         class_names=cache.class_names,
         ids=cache.ids[train],
         sizes=(len(train), len(validation), len(test)),
-        n_unlabeled=int((cache.readable & (cache.labels < 0)).sum()),
+        n_unlabeled=int((cache.readable & (cache.labels < 0) & (cache.split == "train")).sum()),
     )
+
+
+def _draw(rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`size` of the rows, the same ones for every run, and the others; both in order. Raises InputError."""
+    if not 0 < size <= len(rows):
+        raise InputError(
+            f"validation_size={size} of {len(rows)} images is impossible: 1 to {len(rows)} with VALIDATION="
+        )
+    shuffled = np.random.default_rng(0).permutation(rows)
+    return np.sort(shuffled[:size]), np.sort(shuffled[size:])
 
 
 _FOLDERS = "put images in class folders, or in train/CLASS and test/CLASS"
@@ -128,6 +153,6 @@ def _never() -> np.ndarray:
 
 def model_folder(data_root: Path, task: Task, head: str) -> Path:
     """Where the surrogate of a task and head lives."""
-    made = HEADS.build(head, n_classes=task.n_classes)
+    made = build_head(head, task.n_classes)
     digest = digest_json([dict(task.about), made.get_params()])[:10]
     return data_root / "surrogates" / task.about["dataset"] / task.about["full_name"] / f"{made.name}-{digest}"

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -73,7 +74,10 @@ class Registry:
         kinds = _scalar_types(typing.get_type_hints(component.__init__)[key])  # type: ignore[misc]
         for kind in kinds:
             try:
-                return _TRUE_FALSE[text.lower()] if kind is bool else kind(text)
+                value = _TRUE_FALSE[text.lower()] if kind is bool else kind(text)
+                if isinstance(value, float) and not math.isfinite(value):
+                    continue
+                return value
             except (KeyError, ValueError):
                 continue
         wanted = " or ".join(kind.__name__ for kind in kinds)

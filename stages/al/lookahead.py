@@ -23,9 +23,9 @@ def lookahead(
     A good candidate has a positive change of accuracy and a negative change of cross-entropy.
     """
     candidates, X = np.asarray(candidates, dtype=np.float64), np.asarray(X, dtype=np.float64)
-    logits = X @ head.weights_
+    logits = head.logits(X)
     step = X @ head.gains(candidates).T
-    surprise = log_targets(labels, logits.shape[1], head.epsilon) - candidates @ head.weights_
+    surprise = log_targets(labels, logits.shape[1], head.epsilon) - head.logits(candidates)
     base_accuracy, base_loss = _evaluate(logits[None], y, head.temperature)
     accuracy, loss = np.empty(len(candidates)), np.empty(len(candidates))
     chunk = max(1, CHUNK_BYTES // (8 * logits.size))

@@ -119,12 +119,12 @@ class PoolView:
     @property
     def head(self) -> Any:
         self._require(Needs.HEAD)
-        return self.fitted_head
+        return self._head()
 
     @property
     def proba(self) -> Float[np.ndarray, "candidates classes"]:
         self._require(Needs.PROBA)
-        return self._once("proba", lambda: self.fitted_head.predict_proba(self.features))
+        return self._once("proba", lambda: self._head().predict_proba(self.features))
 
     @property
     def view_features(self) -> Float[np.ndarray, "views candidates dim"]:
@@ -135,7 +135,7 @@ class PoolView:
     def view_proba(self) -> Float[np.ndarray, "views candidates classes"]:
         self._require(Needs.VIEWS)
         return self._once(
-            "view_proba", lambda: np.stack([self.fitted_head.predict_proba(view) for view in self.view_features])
+            "view_proba", lambda: np.stack([self._head().predict_proba(view) for view in self.view_features])
         )
 
     @property
@@ -157,6 +157,11 @@ class PoolView:
     def progress(self) -> dict[str, float]:
         self._require(Needs.PROGRESS)
         return self.state
+
+    def _head(self) -> Any:
+        if self.fitted_head is None:
+            raise ValueError("nothing is labeled yet, so there is no head to ask")
+        return self.fitted_head
 
     def _require(self, need: Needs) -> None:
         if need not in self.allowed:

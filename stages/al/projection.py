@@ -20,6 +20,8 @@ def project(
     Raises InputError when there are fewer features or pool images than `dims`.
     """
     limit = min(features.shape[2], len(pool))
+    if dims < 0:
+        raise InputError(f"PCA to {dims} dimensions is impossible: PCA= takes 0 (all) or more")
     if dims > limit:
         raise InputError(
             f"PCA to {dims} dimensions needs that many features and pool images, there are {limit}: lower PCA="

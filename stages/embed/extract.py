@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,6 @@ from stages.embed.images import DATASETS
 from stages.embed.views import VIEWS, View, prepare, view_seed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stages.embed.backbones.base import FrozenBackbone
     from stages.embed.images.base import ImageSet
 
@@ -66,6 +65,7 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
         backbone=backbone.name,
         parameters=asdict(backbone),
         full_name=frozen.full_name,
+        weights=Path(config.weights).name,
         weights_digest=frozen.weights_digest,
         preprocessing=frozen.preprocessing.record(),
         views=[{"name": view.name, **asdict(view)} for view in views],
@@ -73,13 +73,13 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
     )
     listing = Listing(ids=images.ids, labels=images.labels, split=images.split, class_names=images.class_names)
     writer = FeatureWriter(config.data_root / "features", identity, listing, frozen.dim, shard_images)
-    pending = [] if writer.complete else writer.pending()
+    pending = writer.pending()
     ours = [shard for shard in pending if shard % parts == part]
     new = sum(len(writer.rows(shard)) for shard in ours)
     if ours:
         _embed_shards(writer, ours, images, frozen, views, config, device)
     missing = [shard for shard in pending if not writer.has_record(shard)]
-    if not missing and not writer.complete:
+    if not missing and (pending or not writer.complete):
         writer.finish()
     writer.close()
     writer.mark_current()

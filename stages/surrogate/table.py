@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from cache.errors import CacheMissError
+from cache.errors import CacheMismatchError, CacheMissError, InputError
 from stages.surrogate.config import TrainConfig
 
 STANDARD = (
@@ -33,10 +33,9 @@ TARGETS = {"accuracy": ("accuracy_change", 1.0), "cross_entropy": ("cross_entrop
 
 @dataclass(frozen=True, kw_only=True)
 class Log:
-    """The candidate log of one run. strategy, seed : that made the states it visited"""
+    """The candidate log of one run. seed : the run's"""
 
     path: Path
-    strategy: str
     seed: int
 
 
@@ -69,12 +68,14 @@ def build_table(logs: Sequence[Log], config: TrainConfig) -> Table:
     round, where any label helps, does not drown the late ones.
     Raises CacheMissError when there are no logs.
     """
+    if config.max_rows < 1 or config.folds < 1:
+        raise InputError(f"max_rows={config.max_rows} and folds={config.folds} must be at least 1")
     if not logs:
         raise CacheMissError("no candidate logs to learn from: run `make al` first (its LOG_SEEDS must not be 0)")
     names = INPUTS[config.inputs]
     column, sign = TARGETS[config.target]
     wanted = ["round", "candidate", *names, column]
-    frames = [pd.read_parquet(log.path, columns=wanted).assign(run=i, seed=log.seed) for i, log in enumerate(logs)]
+    frames = [_read(log, wanted).assign(run=i, seed=log.seed) for i, log in enumerate(logs)]
     frame = pd.concat(frames, ignore_index=True)
     group = frame.groupby(["run", "round"], sort=True).ngroup().to_numpy()
     gain = sign * frame[column].to_numpy(dtype=np.float64)
@@ -89,6 +90,13 @@ def build_table(logs: Sequence[Log], config: TrainConfig) -> Table:
     if len(table) <= config.max_rows:
         return table
     return table.where(np.random.default_rng(0).random(len(table)) < config.max_rows / len(table))
+
+
+def _read(log: Log, columns: list[str]) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(log.path, columns=columns)
+    except (OSError, ValueError) as error:
+        raise CacheMismatchError(f"{log.path} is damaged: delete {log.path.parent} and run `make al` again") from error
 
 
 def standardised(gain: Float[np.ndarray, "rows"], round_: Int[np.ndarray, "rows"]) -> Float[np.ndarray, "rows"]:

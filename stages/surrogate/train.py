@@ -16,6 +16,8 @@ from cache.files import digest_files, write_json, write_whole
 from stages.surrogate.config import TrainConfig
 from stages.surrogate.table import Table
 
+TRAIN_FORMAT = 1
+"""Raise it when training changes, so that old models are made again."""
 BOOST_ROUNDS, PATIENCE = 50_000, 50
 """The thesis's early stopping (5.6)."""
 PARAMETERS = {
@@ -93,7 +95,8 @@ def ranking_quality(table: Table, predicted: np.ndarray) -> pd.DataFrame:
     """How well the prediction, and each input alone, orders a round's candidates by their true gain.
 
     rank_correlation : Spearman's, mean over rounds, of a single input in its better direction
-    top_pick : mean percentile, within the round, of the true gain of the candidate ranked first (0.5 is random)
+    top_pick : mean percentile, within the round, of the true gain of the candidate ranked first (0.5 is random);
+        of candidates tied for the first place the mean
     """
     columns = {"surrogate": predicted} | dict(zip(table.names, table.inputs.T, strict=True))
     frame = pd.DataFrame(columns).assign(gain=table.gain)
@@ -103,8 +106,10 @@ def ranking_quality(table: Table, predicted: np.ndarray) -> pd.DataFrame:
     for name in columns:
         correlation = float(by_round.apply(lambda part, name=name: _correlation(part[name], part["gain"])).mean())
         direction = -1.0 if correlation < 0 and name != "surrogate" else 1.0
-        first = (direction * ranks[name]).groupby(table.round).idxmax()
-        rows.append((name, direction * correlation, float(ranks.loc[first, "gain"].mean())))
+        directed = direction * ranks[name]
+        first = directed == directed.groupby(table.round).transform("max")
+        top_pick = ranks["gain"][first].groupby(table.round[first]).mean()
+        rows.append((name, direction * correlation, float(top_pick.mean())))
     order = pd.DataFrame(rows, columns=["ranked_by", "rank_correlation", "top_pick"])
     return order.sort_values("rank_correlation", ascending=False, ignore_index=True)
 

@@ -16,8 +16,6 @@ from stages.surrogate.train import save, train
 from tests.conftest import blobs, make_view
 
 NAMES = ("coreset", "entropy", "least_confidence", "margin", "random", "surrogate", "typiclust")
-COLD = {"coreset", "random", "typiclust"}
-"""Strategies that can query with nothing labeled."""
 XFAIL: dict[tuple[str, str], str] = {
     ("surrogate", "test_permuting_the_pool_permutes_the_scores"): "an image's pool index decides which model scores it",
     ("random", "test_permuting_the_pool_permutes_the_query"): "the draw is over positions",
@@ -54,7 +52,7 @@ def strategy(request: pytest.FixtureRequest, surrogate_folder: Path) -> Strategy
     name = request.param
     reason = XFAIL.get((name, request.node.originalname))
     if reason:
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     return STRATEGIES.build(f"surrogate:{surrogate_folder}" if name == "surrogate" else name)
 
 
@@ -163,10 +161,10 @@ def test_permuting_the_pool_permutes_the_query(
 
 def test_cold_start_as_declared(strategy: Strategy, tiny_pool: Pool) -> None:
     cold = make_view(tiny_pool, np.array([], dtype=np.int64))
-    if strategy.name in COLD:
+    if strategy.cold_start:
         assert len(set(query(strategy, cold, 4).tolist())) == 4
     else:
-        with pytest.raises(AttributeError):
+        with pytest.raises(ValueError, match="nothing is labeled yet"):
             query(strategy, cold, 4)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -213,12 +214,14 @@ def test_an_unreadable_image_is_reported_and_recorded(tmp_path: Path, capsys: py
 CASES = (
     *("empty folder", "missing folder", "wrong backbone", "wrong data set", "wrong parameter", "wrong view"),
     *("wrong device", "unwritable root", "no features yet", "wrong seeds", "impossible protocol", "no runs"),
-    "no weights",
+    *("nameless strategy", "wrong strategy", "wrong strategy parameter", "wrong head", "wrong penalty"),
+    *("endless penalty", "classes by hand", "wrong workers", "wrong log", "too many seeds", "surrogate seeds"),
+    *("wrong part", "wrong batch size", "no weights"),
 )
 
 
 def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty").mkdir(parents=True)
     (tmp_path / "file").write_text("not a folder")
     data = ["--data-root", str(tmp_path / "data")]
     return {
@@ -234,6 +237,19 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "wrong seeds": (["al", "--seeds", "many", *data], "seeds='many'"),
         "impossible protocol": (["al", "--budget", "3", *data], "initial_size"),
         "no runs": (["report", *data], "run `make al` first"),
+        "nameless strategy": (["al", "--strategy", "", *data], "STRATEGY="),
+        "wrong strategy": (["al", "--strategy", "marign", *data], "did you mean 'margin'"),
+        "wrong strategy parameter": (["al", "--strategy", "typiclust:max_clusters=0", *data], "at least 1"),
+        "wrong head": (["al", "--head", "rigde", *data], "did you mean 'ridge'"),
+        "wrong penalty": (["al", "--head", "ridge:penalty=-1", *data], "must be positive"),
+        "endless penalty": (["al", "--head", "ridge:penalty=inf", *data], "not a valid float"),
+        "classes by hand": (["al", "--head", "solve:n_classes=3", *data], "leave it out"),
+        "wrong workers": (["al", "--workers", "-5", *data], "workers=-5"),
+        "wrong log": (["al", "--log-every", "0", *data], "log_every=0"),
+        "too many seeds": (["al", "--seeds", "99999999999999999999", *data], "seeds='9999"),
+        "surrogate seeds": (["surrogate", "--seeds", "x", *data], "seeds='x'"),
+        "wrong part": (["embed", "--shard", "3/2", *data], "shard='3/2'"),
+        "wrong batch size": (["embed", "--batch-size", "0", *data], "batch_size=0"),
         "no weights": (["embed", "--backbone", "resnet18", "--weights", str(tmp_path / "w.pth"), *data], "w.pth"),
     }
 
@@ -248,6 +264,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert said.startswith("alcove: ")
     assert said.count("\n") == 1
     assert expected in said
+    assert len(bad_inputs(tmp_path / "again")) == len(CASES)
     assert not list(tmp_path.glob("data/features/**/*"))
 
 
@@ -264,6 +281,68 @@ def test_an_edited_manifest_is_refused_and_mended_by_embed(
     assert not (root / "runs").exists()
     assert main(["embed", "--dataset", f"folder:{folder}", *EMBED, "--data-root", str(root)]) == 0
     assert manifest.read_bytes() == whole
+
+
+def test_a_damaged_shard_is_refused_and_mended_by_embed(
+    folder: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(root / "features")
+    shard = next(file for file in sorted(root.glob("features/*/*/*/features/c/**/*")) if file.is_file())
+    shard.write_bytes(bytes(100) + shard.read_bytes()[100:])
+    assert al(folder, root) == 2
+    assert f"make embed DATASET=folder:{folder}" in capsys.readouterr().err
+    assert main(["embed", "--dataset", f"folder:{folder}", *EMBED, "--data-root", str(root)]) == 0
+    assert tree(root / "features") == before
+    assert al(folder, root, "--seeds", "1") == 0
+
+
+def test_a_changed_folder_is_embedded_again_and_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the backbone is pretrained on the images, so that its weights change with them."""
+    folder, root = photos(tmp_path / "photos"), tmp_path / "data"
+    pools = []
+    for _ in range(2):
+        assert main(["embed", "--dataset", f"folder:{folder}", *EMBED, "--data-root", str(root)]) == 0
+        assert al(folder, root, "--seeds", "1", "--strategy", "random") == 0
+        pools.append(int(re.search(r"pool (\d+),", capsys.readouterr().out)[1]))
+        for file in folder.glob("red/0[0-3]*.png"):
+            file.unlink()
+    assert pools[1] < pools[0]
+
+
+def test_own_validation_images_are_drawn_evenly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, root = tmp_path / "photos", tmp_path / "data"
+    for split, n in (("train", 40), ("val", 30), ("test", 20)):
+        photos(folder / split, n)
+    assert main(["embed", "--dataset", f"folder:{folder}", *EMBED, "--data-root", str(root)]) == 0
+    assert al(folder, root, "--seeds", "1", "--validation-size", "12") == 0
+    assert "pool 40, validation 12, test 20" in capsys.readouterr().out
+    labels = np.load(next(root.glob("derived/*/*/labels-*.npy")))[40:52]
+    assert len(set(labels.tolist())) == 3
+    for size in ("0", "-1", "31"):
+        assert al(folder, root, "--validation-size", size) == 2
+        assert f"validation_size={size} of 30 images is impossible" in capsys.readouterr().err
+
+
+def test_a_repeated_strategy_runs_once(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert al(folder, root, "--seeds", "2", "--strategy", "random, random") == 0
+    assert "2 new runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("run.json", "run.json is not the record of a run"),
+        ("candidates.parquet", "candidates.parquet is damaged"),
+    ],
+)
+def test_a_damaged_run_is_named(
+    folder: Path, root: Path, damage: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert al(folder, root, "--seeds", "2", "--strategy", "random") == 0
+    next(root.glob(f"runs/*/*/*/{damage}")).write_bytes(b"[]")
+    where = ["--dataset", f"folder:{folder}", "--data-root", str(root), "--pca", "4"]
+    assert main(["surrogate", *where, "--workers", "1"]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_unlabeled_images_are_embedded_and_refused_by_al(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,25 @@ def test_lookahead_is_refitting(spec: str, n_labeled: int, rng: np.random.Genera
             assert loss[i] == pytest.approx(log_loss(refitted, evaluation, y[80:]) - before[1], rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.parametrize("spec", ["inv", "solve", "pinv", "ridge"])
+@pytest.mark.parametrize("dim", [5, 20, 33])
+def test_lookahead_is_refitting_while_classes_are_unseen(spec: str, dim: int, rng: np.random.Generator) -> None:
+    """Classes without a label tie; the tie must fall the same way in the look-ahead, in a refit, and row by row."""
+    X, y = blobs(rng, n=160, dim=dim, n_classes=10)
+    X, y = X.astype(np.float64), rng.permutation(y)
+    labeled = np.flatnonzero(y < 4)[:9]
+    head = HEADS.build(spec, n_classes=10).fit(X[labeled], y[labeled])
+    assert head.predict(X).tolist() == [int(head.predict(x[None])[0]) for x in X]
+    assert np.array_equal(head.predict(X), head.predict(np.asfortranarray(X)))
+    candidates = np.arange(60, 90)
+    for label in range(10):
+        accuracy, _ = lookahead(head, X[candidates], np.full(30, label), X[90:], y[90:])
+        for i, candidate in enumerate(candidates):
+            rows = np.append(labeled, candidate)
+            refitted = HEADS.build(spec, n_classes=10).fit(X[rows], np.append(y[labeled], label))
+            assert accuracy[i] == pytest.approx(refitted.score(X[90:], y[90:]) - head.score(X[90:], y[90:]), abs=1e-5)
+
+
 def log_loss(head: object, X: np.ndarray, y: np.ndarray) -> float:
     """Mean -log softmax of the true class, computed apart from the library."""
     logits = X @ head.weights_ / head.temperature  # type: ignore[attr-defined]

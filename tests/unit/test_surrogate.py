@@ -33,7 +33,7 @@ def write_logs(folder: Path, seeds: int) -> list[Log]:
             accuracy_change=gain,
         )
         frame.to_parquet(folder / f"{seed}.parquet")
-        logs.append(Log(path=folder / f"{seed}.parquet", strategy="random", seed=seed))
+        logs.append(Log(path=folder / f"{seed}.parquet", seed=seed))
     return logs
 
 
@@ -119,6 +119,19 @@ def test_ranking_quality_by_hand() -> None:
     assert quality.loc["surrogate"].tolist() == [pytest.approx(1), pytest.approx(1)]
     assert quality.loc["up"].tolist() == [pytest.approx(0.25), pytest.approx(2 / 3)]
     assert quality.loc["down", "rank_correlation"] == pytest.approx(0.25)
+
+
+def test_a_constant_ranking_has_a_top_pick_of_chance() -> None:
+    table = Table(
+        names=("constant",),
+        inputs=np.ones((10, 1), dtype=np.float32),
+        gain=np.arange(10.0)[::-1],
+        round=np.repeat([0, 1], 5),
+        seed=np.zeros(10, dtype=int),
+        candidate=np.arange(10),
+    )
+    quality = ranking_quality(table, np.zeros(10)).set_index("ranked_by")
+    assert quality["top_pick"].tolist() == pytest.approx([0.6, 0.6])  # the mean of 1/5 .. 5/5
 
 
 @pytest.fixture

@@ -53,6 +53,17 @@ def is_singular(gram: Float[np.ndarray, "dim dim"]) -> bool:
     return bool(rcond < np.finfo(np.float64).eps)
 
 
+def _distinct_columns(
+    y: Int[np.ndarray, "n"], n_classes: int
+) -> tuple[Int[np.ndarray, "distinct"], Int[np.ndarray, "classes"]]:
+    """The classes whose targets differ (those in y, the first of the others), and for every class its place there."""
+    unseen = np.setdiff1d(np.arange(n_classes), y)
+    distinct = np.union1d(np.unique(y), unseen[:1])
+    stands_for = np.arange(n_classes)
+    stands_for[unseen] = unseen[:1]
+    return distinct, np.searchsorted(distinct, stands_for)
+
+
 class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
     """Base of the closed-form heads; subclasses say how the system is solved.
 
@@ -69,6 +80,11 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         self.temperature = temperature
         self.n_classes = n_classes
 
+    def check_parameters(self) -> None:
+        """Raises ValueError; the constructor only assigns, as scikit-learn wants it."""
+        if self.epsilon <= 0 or self.temperature <= 0:
+            raise ValueError(f"epsilon={self.epsilon} and temperature={self.temperature} must be positive")
+
     @abstractmethod
     def _solve(
         self, X: Float[np.ndarray, "n dim"], T: Float[np.ndarray, "n classes"]
@@ -77,8 +93,7 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> "ClosedFormSoftmax":
         """Solve for the weights. X : (n, dim), y : (n,). Raises ValueError for labels outside 0 .. n_classes - 1."""
-        if self.epsilon <= 0 or self.temperature <= 0:
-            raise ValueError(f"epsilon={self.epsilon} and temperature={self.temperature} must be positive")
+        self.check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         if self.n_classes is None:
@@ -87,14 +102,20 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
             self.classes_ = np.arange(self.n_classes)
             if not np.isin(y, self.classes_).all():
                 raise ValueError(f"labels must be 0 .. {self.n_classes - 1}, found {np.setdiff1d(y, self.classes_)}")
-        self.weights_ = self._solve(X, log_targets(y.astype(int), len(self.classes_), self.epsilon))
+        seen, column = _distinct_columns(y.astype(int), len(self.classes_))
+        distinct = self._solve(X, log_targets(column[y.astype(int)], len(seen), self.epsilon))
+        self.weights_, self._distinct, self._column = distinct[:, column], distinct, column
         return self
 
     def logits(self, X: Any) -> Float[np.ndarray, "n classes"]:
-        """x'W before the temperature, in the precision of X (n, dim)."""
+        """x'W before the temperature, in the precision of X (n, dim).
+
+        Classes without a label yet share one column, computed once, so that they tie exactly and argmax takes the
+        first of them, whatever the rounding of a matrix product.
+        """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return X @ self.weights_.astype(X.dtype)
+        return (X @ self._distinct.astype(X.dtype))[:, self._column]
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
         """Rows that sum to 1, float64, for X (n, dim)."""
@@ -131,7 +152,11 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
 
 @HEADS.register("inv")
 class Inv(ClosedFormSoftmax):
-    """The thesis's listing: inv(X'X) X'T; the Penrose inverse where X'X is singular (4.4)."""
+    """The thesis's listing: inv(X'X) X'T; the Penrose inverse where X'X is singular (4.4).
+
+    Forming X'X squares the condition number: where features are nearly collinear (cond X above 1e6), digits are lost
+    that `pinv` keeps.
+    """
 
     def _solve(self, X, T):  # type: ignore[no-untyped-def]
         gram = X.T @ X
@@ -182,9 +207,12 @@ class Ridge(ClosedFormSoftmax):
         super().__init__(epsilon=epsilon, temperature=temperature, n_classes=n_classes)
         self.penalty = penalty
 
-    def _solve(self, X, T):  # type: ignore[no-untyped-def]
+    def check_parameters(self) -> None:
+        super().check_parameters()
         if self.penalty <= 0:
             raise ValueError(f"penalty={self.penalty} must be positive; without a penalty use the head 'solve'")
+
+    def _solve(self, X, T):  # type: ignore[no-untyped-def]
         try:
             factor = cho_factor(X.T @ X + self.penalty * np.eye(X.shape[1]))
         except LinAlgError as error:

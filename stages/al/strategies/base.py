@@ -18,10 +18,12 @@ class Strategy(ABC):
     """Queries `batch_size` candidates of a view. Its fields are its hyperparameters.
 
     requires : what the view must offer beyond features, labeled images and their labels
+    cold_start : whether it can query before anything is labeled; the others raise ValueError then
     """
 
     name: ClassVar[str]
     requires: ClassVar[frozenset[Needs]] = frozenset()
+    cold_start: ClassVar[bool] = False
 
     @abstractmethod
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:

@@ -37,6 +37,7 @@ class Coreset(Strategy):
     """
 
     requires = frozenset({Needs.DISTANCE})
+    cold_start = True
 
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)

@@ -24,7 +24,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         changed = digest_files([folder / name for name in manifest["models"]]) != manifest["model_digest"]
         unknown = [name for name in manifest["inputs"] if name not in METRICS]
     except FileNotFoundError as error:
-        raise CacheMissError(f"there is no trained surrogate in {folder}: run `make surrogate` first") from error
+        raise CacheMissError(
+            f"there is no trained surrogate in {folder}: run `make surrogate` first, STRATEGY=surrogate then finds it"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise CacheMismatchError(
             f"the manifest in {folder} is not a surrogate's: run `make surrogate` again"

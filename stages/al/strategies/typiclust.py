@@ -37,15 +37,23 @@ class TypiClust(Strategy):
 
     Hacohen et al. 2022, algorithm 1 and its authors' code: L2-normalised features, labeled + b clusters (at most
     `max_clusters`), clusters of at most `min_cluster_size` images ignored, typicality among the cluster's unlabeled
-    images. Deviations: features are the PCA projection; the clustering of k clusters is seeded by k, not by the run;
-    small clusters come last instead of never, so that a batch can always be filled; a cluster revisited in one batch
-    yields its next most typical image.
+    images. Deviations: of those images only the round's candidates count; features are the PCA projection; the
+    clustering of k clusters is seeded by k, not by the run; small clusters come last instead of never, so that a batch
+    can always be filled; a cluster revisited in one batch yields its next most typical image.
     """
 
     n_neighbors: int = 20
     min_cluster_size: int = 5
     max_clusters: int = 500
     requires = frozenset({Needs.CLUSTERS})
+    cold_start = True
+
+    def __post_init__(self) -> None:
+        if self.n_neighbors < 1 or self.min_cluster_size < 0 or self.max_clusters < 1:
+            raise ValueError(
+                f"n_neighbors={self.n_neighbors} and max_clusters={self.max_clusters} must be at least 1, "
+                f"min_cluster_size={self.min_cluster_size} at least 0"
+            )
 
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)
