@@ -6,6 +6,7 @@ BACKBONE   ?= simclr
 VIEWS      ?=
 WEIGHTS    ?=
 DEVICE     ?= auto
+SHARD      ?= 1/1
 KEY        ?=
 PCA        ?= 50
 HEAD       ?= ridge
@@ -22,19 +23,20 @@ LOG_CANDIDATES ?= 2000
 INPUTS     ?= step
 TARGET     ?= cross_entropy
 WORKERS    ?= 0
+ACTION     ?= ls
 ARGS       ?=
 
 RUN  := .venv/bin/python -m pipeline
 TASK  = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pca $(PCA) --validation-size $(VALIDATION) --workers $(WORKERS) --data-root '$(DATA_ROOT)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo embed al surrogate report test lint clean
+.PHONY: help install demo embed al surrogate report cache test bench-embed lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
 	@echo
 	@echo 'Targets (each installs itself into .venv on first use):'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-11s %s\n", $$1, $$2}'
 	@echo
 	@echo 'Variables (make TARGET NAME=value; the defaults are in brackets):'
 	@echo '  all        DATA_ROOT folder of everything alcove writes [data]'
@@ -43,6 +45,7 @@ help:  ## explain every target and variable
 	@echo '             BACKBONE simclr, resnet18, dinov2; hyperparameters after colons: simclr:steps=1000:width=32 [simclr]'
 	@echo '  embed      VIEWS identity,hflip,sharpen,blur,crop,trivialaugment [those the backbone was trained with]'
 	@echo '             WEIGHTS file.safetensors, file.pth or random [the backbone'"'"'s own]    DEVICE auto, cpu, cuda [auto]'
+	@echo '             SHARD i/n: the i-th of n workers that share the work on one cache, at once or not [1/1]'
 	@echo '  al, surrogate'
 	@echo '             KEY beginning of a cache key, where several match    PCA dimensions kept, 0 for all [50]'
 	@echo '             HEAD ridge, solve, inv, pinv; ridge:penalty=50:temperature=5 [ridge]'
@@ -55,6 +58,7 @@ help:  ## explain every target and variable
 	@echo '             LOG_SEEDS seeds below this number log candidates for the surrogate [5]'
 	@echo '             LOG_EVERY rounds between two logs [10]    LOG_CANDIDATES logged of a round at most [2000]'
 	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
+	@echo '  cache      ACTION ls, verify or rm [ls]    KEY beginning of a cache key [all]'
 	@echo '  every      ARGS more command-line options; see .venv/bin/alcove TARGET --help'
 
 install: .venv/installed  ## make .venv with the pinned versions (about 7 GB)
@@ -70,7 +74,7 @@ demo: install  ## all four stages on bundled digits, offline, CPU (5 minutes at 
 	$(RUN) demo --workers $(WORKERS) --data-root '$(DATA_ROOT)' $(ARGS)
 
 embed: install  ## stage one: images -> features, once per backbone
-	$(RUN) embed --dataset '$(DATASET)' --backbone '$(BACKBONE)' --views '$(VIEWS)' --weights '$(WEIGHTS)' --device $(DEVICE) --data-root '$(DATA_ROOT)' $(ARGS)
+	$(RUN) embed --dataset '$(DATASET)' --backbone '$(BACKBONE)' --views '$(VIEWS)' --weights '$(WEIGHTS)' --device $(DEVICE) --shard $(SHARD) --data-root '$(DATA_ROOT)' $(ARGS)
 
 al: install  ## stage two: active learning, strategies x seeds, on cached features
 	$(RUN) al $(TASK) --head '$(HEAD)' --strategy '$(STRATEGY)' --seeds '$(SEEDS)' --initial-size $(INITIAL) --batch-size $(BATCH) --budget $(BUDGET) --candidates $(CANDIDATES) --log-seeds $(LOG_SEEDS) --log-every $(LOG_EVERY) --log-candidates $(LOG_CANDIDATES) $(ARGS)
@@ -81,8 +85,14 @@ surrogate: install  ## stage three: learn from the logs which image to label nex
 report: install  ## curves, table and one HTML page of the runs
 	$(RUN) report --dataset '$(DATASET)' --backbone '$(BACKBONE)' --data-root '$(DATA_ROOT)' $(ARGS)
 
+cache: install  ## list the feature caches, or verify or rm one
+	$(RUN) cache --action $(ACTION) --key '$(KEY)' --data-root '$(DATA_ROOT)'
+
 test: install  ## the test suite (6 minutes at most)
 	.venv/bin/python -m pytest
+
+bench-embed: install  ## images/s of stage one beside the bare network and the loop one would write
+	.venv/bin/python -m tests.benchmarks.embed
 
 lint: install  ## ruff and mypy
 	.venv/bin/ruff check .

@@ -12,6 +12,7 @@ one byte for byte.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -296,6 +297,53 @@ class FeatureCache:
             if digest_array(block) != record["digest"]:
                 raise CacheMismatchError(f"shard {shard} of {self.path} is not what was written: run `{self.fix}`")
             yield rows, block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """A cache at a glance. shape : (n_images, n_views, dim); bytes : on disk"""
+
+    dataset: str
+    full_name: str
+    views: Sequence[str]
+    shape: tuple[int, ...]
+    bytes: int
+    complete: bool
+
+
+def list_caches(root: Path) -> list[Path]:
+    """Folders of all caches, finished or not."""
+    return sorted(path.parent for path in root.glob("*/*/*/identity.json"))
+
+
+def describe_cache(path: Path) -> Description:
+    """What a cache says of itself, unchecked."""
+    identity = _read_json(path / "identity.json")
+    return Description(
+        dataset=identity.get("dataset", "?"),
+        full_name=identity.get("full_name", "?"),
+        views=[view["name"] for view in identity.get("views", [])],
+        shape=_open_array(path, "features").shape,
+        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        complete=(path / "manifest.json").exists(),
+    )
+
+
+def damage(path: Path) -> str | None:
+    """Read everything and compare it with its record: what is wrong, or None."""
+    try:
+        for _ in FeatureCache(path, "make embed with its DATASET, BACKBONE, VIEWS and WEIGHTS").blocks():
+            pass
+    except CacheError as error:
+        return str(error)
+    return None
+
+
+def remove_cache(path: Path) -> None:
+    """Remove a cache, its manifest first, so that no reader meets half of it."""
+    (path / "manifest.json").unlink(missing_ok=True)
+    shutil.rmtree(path)
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
 
 
 FIX = Callable[[Mapping[str, Any] | None], str]

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from cache.errors import AlcoveError
-from pipeline.config import AlConfig, DemoConfig, SurrogateConfig
+from pipeline.config import AlConfig, CacheConfig, DemoConfig, SurrogateConfig
 from pipeline.report import ReportConfig
 from stages.embed.config import EmbedConfig
 
@@ -21,6 +21,7 @@ Command = (
     | Annotated[AlConfig, tyro.conf.subcommand("al")]
     | Annotated[SurrogateConfig, tyro.conf.subcommand("surrogate")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
+    | Annotated[CacheConfig, tyro.conf.subcommand("cache")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
 )
 
@@ -88,6 +89,8 @@ def _run(config: object) -> int:
             return commands.surrogate(config)
         case ReportConfig():
             return commands.report(config)
+        case CacheConfig():
+            return commands.cache(config)
         case DemoConfig():
             return commands.demo(config)
     raise AssertionError(config)

@@ -1,14 +1,17 @@
 """What each command does and says. No algorithm: the stages do the work."""
 
+import shutil
 import statistics
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from cache.errors import CacheMissError, InputError
+from cache.features import damage, describe_cache, list_caches, remove_cache
 from cache.runs import RunStore, StoredRun
 from pipeline import recipes
-from pipeline.config import AlConfig, DemoConfig, SurrogateConfig, TaskConfig
+from pipeline.config import AlConfig, CacheConfig, DemoConfig, SurrogateConfig, TaskConfig
 from pipeline.grid import check_grid, parse_seeds, plan, run_grid
 from pipeline.report import ReportConfig, make_report
 from pipeline.surrogate import evaluate_surrogate, matching_runs, train_surrogate
@@ -97,6 +100,33 @@ def report(config: ReportConfig) -> int:
         print(path)
     print(made.headline)
     return 0
+
+
+def cache(config: CacheConfig) -> int:
+    """The feature caches. `verify` returns 2 when one is not what was written."""
+    root = config.data_root / "features"
+    paths = [path for path in list_caches(root) if path.name.startswith(config.key)]
+    if not paths:
+        raise CacheMissError(f"there is no feature cache in {root}" + f" with key {config.key}" * bool(config.key))
+    if config.action == "rm" and (not config.key or len(paths) > 1):
+        raise InputError(f"rm removes one cache: name it with --key, one of {', '.join(path.name for path in paths)}")
+    damaged = 0
+    for path in paths:
+        about = describe_cache(path)
+        state = "complete" if about.complete else "unfinished"
+        if config.action == "verify" and about.complete:
+            problem = damage(path)
+            damaged += problem is not None
+            state = problem or "as written"
+        print(
+            f"{path.name}  {about.dataset}  {about.full_name}  {'x'.join(map(str, about.shape))}  "
+            f"{about.bytes / 1e6:.1f} MB  {','.join(about.views)}  {state}"
+        )
+        if config.action == "rm":
+            remove_cache(path)
+            shutil.rmtree(config.data_root / "derived" / path.name, ignore_errors=True)
+            print(f"removed {path} and what was derived from it")
+    return 2 if damaged else 0
 
 
 def demo(config: DemoConfig) -> int:

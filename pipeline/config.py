@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from stages.al.protocol import CandidateLog, Protocol
 from stages.surrogate.config import TrainConfig
@@ -50,6 +51,18 @@ class SurrogateConfig(TaskConfig):
     training: TrainConfig = field(default_factory=TrainConfig)
     seeds: str = ""
     """seeds to run the surrogate on; by default those of the runs that its training never saw"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """List the feature caches, read one again and compare it with its record, or remove it."""
+
+    action: Literal["ls", "verify", "rm"] = "ls"
+    """what to do"""
+    key: str = ""
+    """beginning of a cache's key; empty for all, which rm refuses"""
+    data_root: Path = Path("data")
+    """folder of everything alcove writes"""
 
 
 @dataclass(frozen=True, kw_only=True)

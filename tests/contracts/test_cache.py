@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from cache.errors import CacheIncompleteError, CacheMismatchError, CacheMissError, InputError
-from cache.features import FeatureCache, FeatureWriter, Identity, Listing, find_cache
+from cache.features import (
+    FeatureCache,
+    FeatureWriter,
+    Identity,
+    Listing,
+    damage,
+    describe_cache,
+    find_cache,
+    list_caches,
+    remove_cache,
+)
 
 STORES: dict[str, Callable[[Path], Path]] = {"local": lambda folder: folder / "features"}
 N, DIM, SHARD = 23, 5, 8
@@ -273,6 +283,20 @@ def test_an_unfinished_cache_does_not_stand_in_the_way_of_a_finished_one(root: P
     finished = write_all(root)
     writer(root, replace(IDENTITY, view_seed=1)).close()
     assert find(root).path == finished
+
+
+def test_caches_are_listed_verified_and_removed(root: Path) -> None:
+    path, other = write_all(root), writer(root, replace(IDENTITY, view_seed=1)).path
+    assert list_caches(root) == sorted([path, other])
+    about = describe_cache(path)
+    assert (about.full_name, about.views, about.shape) == ("net-w8.random", ["identity", "blur"], (N, 2, DIM))
+    assert (about.complete, describe_cache(other).complete) == (True, False)
+    assert about.bytes == sum(len(content) for content in tree(path).values())
+    assert damage(path) is None
+    shutil.rmtree(path / "features" / "c" / "1")
+    assert "shard 1" in str(damage(path))
+    remove_cache(path)
+    assert list_caches(root) == [other]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])

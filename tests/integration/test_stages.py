@@ -147,6 +147,14 @@ def test_an_interrupted_grid_goes_on(folder: Path, root: Path, capsys: pytest.Ca
     assert "1 new runs, 3 reused" in capsys.readouterr().out
 
 
+PART_EMBED = """
+import sys
+from pathlib import Path
+from stages.embed.config import EmbedConfig
+from stages.embed.extract import embed
+root, part = Path(sys.argv[3]), sys.argv[4]
+embed(EmbedConfig(dataset=sys.argv[1], backbone=sys.argv[2], data_root=root, shard=part), shard_images=12)
+"""
 SLOW_EMBED = """
 import sys, time
 import stages.embed.extract as extract
@@ -321,6 +329,36 @@ def test_own_validation_images_are_drawn_evenly(tmp_path: Path, capsys: pytest.C
     for size in ("0", "-1", "31"):
         assert al(folder, root, "--validation-size", size) == 2
         assert f"validation_size={size} of 30 images is impossible" in capsys.readouterr().err
+
+
+def test_the_cache_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data-root", str(root)]
+    assert main(["cache", *data]) == 0
+    key = capsys.readouterr().out.split()[0]
+    assert main(["cache", "--action", "verify", *data]) == 0
+    assert "as written" in capsys.readouterr().out
+    assert main(["cache", "--action", "rm", *data]) == 2
+    assert f"one of {key}" in capsys.readouterr().err
+    assert main(["cache", "--action", "rm", "--key", key[:5], *data]) == 0
+    assert main(["cache", *data]) == 2
+
+
+def test_two_workers_embed_one_cache(folder: Path, embedded: Path, tmp_path: Path) -> None:
+    """Each half by its own process at once, and a third asked for all of it: the same bytes as one worker's."""
+    root = tmp_path / "data"
+    shutil.copytree(embedded / "weights", root / "weights")
+    shutil.copytree(embedded / "weights", tmp_path / "one" / "weights")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PART_EMBED, f"folder:{folder}", EMBED[1]]
+    subprocess.run([*command, str(tmp_path / "one"), "1/1"], check=True, env=environment, capture_output=True)
+    workers = [
+        subprocess.Popen([*command, str(root), part], env=environment, stdout=subprocess.DEVNULL)
+        for part in ("1/2", "2/2", "1/1")
+    ]
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
+    assert {name: data for name, data in tree(root / "features").items() if not name.endswith(".lock")} == {
+        name: data for name, data in tree(tmp_path / "one" / "features").items() if not name.endswith(".lock")
+    }
 
 
 def test_a_repeated_strategy_runs_once(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
