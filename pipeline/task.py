@@ -46,7 +46,7 @@ def find_features(dataset: str, backbone: str, key: str, data_root: Path) -> Fea
     data = DATASETS.build(dataset)
     name = backbone.partition(":")[0]
     component, parameters = BACKBONES.parse(backbone)
-    default_views: Sequence[str] = vars(component)["views"]
+    default_views = component.views  # type: ignore[attr-defined]
 
     def fix(identity: Mapping[str, Any] | None) -> str:
         words = {

@@ -11,11 +11,14 @@ class EmbedConfig:
     dataset: str = "digits"
     """digits, folder:PATH or parquet:PATH"""
     backbone: str = "simclr"
-    """simclr, resnet18 or dinov2; hyperparameters after colons, such as simclr:steps=1000:width=32"""
+    """simclr; resnet18, resnet34, resnet50, vgg16, densenet201; dino, dino_b; dinov2, dinov2_b, dinov2_l, dinov2_g,
+    each also with registers (dinov2_reg, ...); timm:MODEL for any other of timm; cifar_resnet18, cifar_resnet34,
+    cifar_resnet50 with WEIGHTS=file; resnet34_simclr_cifar100. Hyperparameters after colons:
+    simclr:steps=1000:width=32"""
     views: tuple[str, ...] = ()
     """augmentations to embed beside the image, comma-separated; by default those the backbone was trained with"""
     weights: str = ""
-    """a .safetensors or .pth file, or 'random' to test plumbing; by default the backbone's own"""
+    """a .safetensors, .pth, .pth.tar or .bin file, or 'random' to test plumbing; by default the backbone's own"""
     device: str = "auto"
     """auto, cpu or cuda"""
     shard: str = "1/1"

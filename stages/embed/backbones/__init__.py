@@ -1,6 +1,16 @@
-"""The backbones, one module each: the names that `BACKBONE=` takes. Torch is imported when one is loaded."""
+"""The backbones, one module for each family: the names that `BACKBONE=` takes. Torch is imported when one is loaded."""
 
-from stages.embed.backbones import dinov2, resnet18, simclr
+from stages.embed.backbones import cifar, dino, simclr, timm_models, torchvision_models
 from stages.embed.backbones.base import BACKBONES, Backbone, FrozenBackbone, Preprocessing
 
-__all__ = ["BACKBONES", "Backbone", "FrozenBackbone", "Preprocessing", "dinov2", "resnet18", "simclr"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "FrozenBackbone",
+    "Preprocessing",
+    "cifar",
+    "dino",
+    "simclr",
+    "timm_models",
+    "torchvision_models",
+]

@@ -17,6 +17,8 @@ from stages.embed.backbones.base import FrozenBackbone, Preprocessing
 from stages.embed.images.folder import user_path
 
 RANDOM = "random"
+SUFFIXES = (".safetensors", ".pth", ".pth.tar", ".tar", ".bin")
+"""Of weights files: all but the first are torch.save's, as published by torchvision, Meta, SCAN and the hub."""
 PROBE_SECONDS = 5
 _INIT_SEED = 0
 
@@ -39,14 +41,23 @@ def seeded_init(seed: int = _INIT_SEED) -> Iterator[None]:
         yield
 
 
+def source_name(weights: str, published: str) -> str:
+    """The part of a full name after the dot: the published weights', "random", or the file's name."""
+    if weights in ("", RANDOM):
+        return weights or published
+    name = Path(weights).name
+    suffix = max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+    return name.removesuffix(suffix)
+
+
 def read_state(path: str) -> dict[str, torch.Tensor]:
-    """The state dict in a .safetensors or .pth file; wrappers ("state_dict", "model", "module.") are removed.
+    """The state dict in a file of one of SUFFIXES; wrappers ("state_dict", "model", "module.") are removed.
 
     Nothing in the file is executed. Raises InputError: no such file, another suffix, or not a state dict.
     """
     file = user_path(path)
-    if file.suffix not in (".safetensors", ".pth"):
-        raise InputError(f"WEIGHTS={path!r} is neither a .safetensors nor a .pth file (nor the word 'random')")
+    if not file.name.endswith(SUFFIXES):
+        raise InputError(f"WEIGHTS={path!r} is no weights file ({', '.join(SUFFIXES)}) nor the word 'random'")
     if not file.is_file():
         raise InputError(f"there is no weights file {path!r}: check the path in WEIGHTS=")
     try:
@@ -61,20 +72,24 @@ def read_state(path: str) -> dict[str, torch.Tensor]:
 
 
 def read_metadata(path: str) -> dict[str, str]:
-    """The text fields in the header of a .safetensors file; none in a .pth file."""
+    """The text fields in the header of a .safetensors file; the others have none."""
     if Path(path).suffix != ".safetensors":
         return {}
     with safe_open(user_path(path), framework="pt") as file:
         return file.metadata() or {}
 
 
-def load_strictly(network: nn.Module, state: Mapping[str, torch.Tensor], path: str, head: str) -> None:
+def load_strictly(
+    network: nn.Module, state: Mapping[str, torch.Tensor], path: str, head: str | tuple[str, ...]
+) -> None:
     """Load a state dict that must fit exactly, once the classification head (prefix `head`) is left out.
 
+    Batch norm's count of training steps may be missing, as in files from before torch 0.4.1: features do not need it.
     Raises InputError naming the first keys that are missing, unexpected or of another shape.
     """
     state = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
     own = network.state_dict()
+    state = {name: own[name] for name in own if name.endswith(".num_batches_tracked")} | state
     problems = {
         "missing": [name for name in own if name not in state],
         "unexpected": [name for name in state if name not in own],

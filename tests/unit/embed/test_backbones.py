@@ -2,8 +2,10 @@
 
 import logging
 import os
+import pickle
 import time
 import urllib.error
+from typing import ClassVar
 
 import huggingface_hub
 import huggingface_hub.utils
@@ -14,9 +16,17 @@ import torchvision
 from safetensors.torch import save_file
 
 from cache.errors import InputError, WeightsUnavailableError
-from stages.embed.backbones import BACKBONES, dinov2
+from stages.embed.backbones import BACKBONES, dino, hub, timm_models
 from stages.embed.backbones import weights as weights_module
-from stages.embed.backbones.weights import check_reachable, load_strictly, read_state, seeded_init, state_digest
+from stages.embed.backbones.weights import (
+    SUFFIXES,
+    check_reachable,
+    load_strictly,
+    read_state,
+    seeded_init,
+    source_name,
+    state_digest,
+)
 from stages.embed.images import DATASETS
 
 
@@ -38,75 +48,191 @@ def assert_ways_out(error, name, capfd):
     assert captured.out == captured.err == ""
 
 
-def test_resnet18_asks_torchvision_for_its_record(digits, tmp_path, monkeypatch):
+TORCHVISION_FILES = {
+    "resnet18": ("resnet18-f37072fd.pth", "imagenet1k_v1", 512),
+    "resnet34": ("resnet34-b627a593.pth", "imagenet1k_v1", 512),
+    "resnet50": ("resnet50-11ad3fa6.pth", "imagenet1k_v2", 2048),
+    "densenet201": ("densenet201-c1103571.pth", "imagenet1k_v1", 1920),
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION_FILES)
+def test_torchvision_is_asked_for_its_record(name, digits, tmp_path, monkeypatch):
+    file, source, dim = TORCHVISION_FILES[name]
     asked = []
 
     def download(url, **options):
-        asked.append((url, options["check_hash"]))
+        asked.append((url, options["check_hash"], options["weights_only"]))
         with seeded_init(7):
-            return torchvision.models.resnet18().state_dict()
+            return torchvision.models.get_model(name).state_dict()
 
     monkeypatch.setattr(weights_module, "_urllib_head", lambda url: asked.append(url))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
-    frozen = load("resnet18", "", digits, tmp_path)
-    url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-    assert asked == [url, (url, True)]
-    assert frozen.full_name == "resnet18.imagenet1k_v1" and frozen.dim == 512
-    record = frozen.preprocessing.record()
-    assert (record["resize"], record["crop"], record["interpolation"]) == (256, 224, "bilinear")
-    assert record["mean"] == (0.485, 0.456, 0.406) and record["std"] == (0.229, 0.224, 0.225)
+    frozen = load(name, "", digits, tmp_path)
+    url = f"https://download.pytorch.org/models/{file}"
+    assert asked == [url, (url, True, True)]
+    assert frozen.full_name == f"{name}.{source}" and frozen.dim == dim
 
 
-def test_resnet18_without_a_network(digits, tmp_path, monkeypatch, capfd):
+def test_vgg16_asks_for_its_file():
+    weights = torchvision.models.get_model_weights("vgg16")[BACKBONES.get("vgg16").version]
+    assert weights.url.endswith("/vgg16-397923af.pth")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16", "densenet201"])
+def test_torchvision_without_a_network(name, digits, tmp_path, monkeypatch, capfd):
     def head(url):
         raise urllib.error.URLError("no route")
 
     monkeypatch.setattr(weights_module, "_urllib_head", head)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsUnavailableError) as error:
-        load("resnet18", "", digits, tmp_path)
-    assert_ways_out(error, "resnet18", capfd)
+        load(name, "", digits, tmp_path)
+    assert_ways_out(error, name, capfd)
 
 
-def test_dinov2_names_timms_repository():
-    record = timm.get_pretrained_cfg(dinov2.MODEL)
-    assert record.hf_hub_id == dinov2.REPOSITORY and record.mean == (0.485, 0.456, 0.406)
+class NoHub:
+    """The hub's session in a place without a network; it notes what was asked."""
+
+    asked: ClassVar[list] = []
+
+    def head(self, url, timeout):
+        self.asked.append((url, timeout))
+        raise OSError("no route")
 
 
-def test_dinov2_without_a_network(digits, tmp_path, monkeypatch, capfd):
+@pytest.fixture
+def empty_hub(monkeypatch):
+    """huggingface_hub with nothing in its cache."""
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, file: None)
+    monkeypatch.setattr(NoHub, "asked", [])
+
+
+HUB_FILES = {
+    **{name: f"timm/{model}/resolve/main/model.safetensors" for name, (_, model) in dino.MODELS.items()},
+    "timm:resnet10t": "timm/resnet10t.c3_in1k/resolve/main/model.safetensors",
+    "timm:vit_base_mci_224.apple_mclip": "apple/mobileclip_b_timm/resolve/main/model.safetensors",
+    "resnet34_simclr_cifar100": "edadaltocg/resnet34_simclr_cifar100/resolve/main/pytorch_model.bin",
+}
+
+
+@pytest.mark.parametrize("name", HUB_FILES)
+def test_the_hub_without_a_network(name, digits, tmp_path, monkeypatch, capfd, empty_hub):
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", NoHub)
+    with pytest.raises(WeightsUnavailableError) as error:
+        load(name, "", digits, tmp_path)
+    assert_ways_out(error, name, capfd)
+    [(url, timeout)] = NoHub.asked
+    assert url.endswith(f"/{HUB_FILES[name]}") and timeout <= 5
+
+
+def test_a_hub_without_that_file_is_no_missing_network(monkeypatch, empty_hub):
+    class Session:
+        def __init__(self, status):
+            self.status_code = status
+
+        def head(self, url, timeout):
+            return self
+
+        def raise_for_status(self):
+            raise urllib.error.HTTPError("url", self.status_code, "refused", None, None)
+
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: Session(404))
+    assert hub.check_hub("a", "b", "some/repository", "model.safetensors") is None
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: Session(403))
+    with pytest.raises(WeightsUnavailableError, match="the server answered 403"):
+        hub.check_hub("a", "b", "some/repository", "model.safetensors")
+
+
+def test_timm_weights_at_an_address_of_their_own(digits, tmp_path, monkeypatch, capfd):
     asked = []
 
-    class Session:
-        def head(self, url, timeout):
-            asked.append((url, timeout))
-            raise OSError("no route")
+    def head(url):
+        asked.append(url)
+        raise urllib.error.URLError("no route")
 
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, file: None)
-    monkeypatch.setattr(huggingface_hub.utils, "get_session", Session)
+    monkeypatch.setattr(weights_module, "_urllib_head", head)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsUnavailableError) as error:
-        load("dinov2", "", digits, tmp_path)
-    assert_ways_out(error, "dinov2", capfd)
-    [(url, timeout)] = asked
-    assert url.endswith("/timm/vit_small_patch14_dinov2.lvd142m/resolve/main/model.safetensors") and timeout <= 5
+        load("timm:gcvit_xxtiny.in1k", "", digits, tmp_path)
+    assert_ways_out(error, "timm:gcvit_xxtiny.in1k", capfd)
+    assert [url.rpartition("/")[2] for url in asked] == ["gcvit_xxtiny_224_nvidia-d1d86009.pth"]
 
 
-def test_dinov2_download_that_breaks_off_is_one_quiet_sentence(digits, tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("name", ["dinov2", "dino", "timm:test_resnet.r160_in1k"])
+def test_a_timm_download_that_breaks_off_is_one_quiet_sentence(name, digits, tmp_path, monkeypatch, capfd, empty_hub):
     def download(*, repo_id, filename, **options):
         logging.getLogger("huggingface_hub").warning("retrying")
         raise OSError(f"{repo_id}/{filename} broke off")
 
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, file: None)
-    monkeypatch.setattr(dinov2, "_ask", lambda url: None)
+    monkeypatch.setattr(hub, "_ask_hub", lambda url: None)
     monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
-    with pytest.raises(WeightsUnavailableError, match=f"{dinov2.REPOSITORY}/{dinov2.FILE} broke off; connect"):
-        load("dinov2", "", digits, tmp_path)
+    with pytest.raises(WeightsUnavailableError, match="timm/.*/model.safetensors broke off; connect"):
+        load(name, "", digits, tmp_path)
     assert capfd.readouterr().err == ""
 
 
-def test_dinov2_takes_the_published_file_from_cache_and_by_path(digits, tmp_path, monkeypatch):
+def test_a_hub_download_that_breaks_off_is_one_sentence(digits, tmp_path, monkeypatch, empty_hub):
+    def download(repository, file):
+        raise OSError(f"{repository}/{file} broke off")
+
+    monkeypatch.setattr(hub, "_ask_hub", lambda url: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(WeightsUnavailableError, match="cifar100/pytorch_model.bin broke off; connect"):
+        load("resnet34_simclr_cifar100", "", digits, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet18", "cifar_resnet34", "cifar_resnet50"])
+def test_a_backbone_without_weights_of_its_own_says_so(name, digits, tmp_path):
+    with pytest.raises(WeightsUnavailableError, match=f"'{name}' has no published weights: .*path.*random") as error:
+        load(name, "", digits, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_cifar_statistics_are_those_asked_for(digits, tmp_path):
+    means = {
+        spec: load(spec, "random", digits, tmp_path).preprocessing.mean[0]
+        for spec in ("cifar_resnet18", "cifar_resnet18:trained_on=cifar100", "resnet34_simclr_cifar100")
+    }
+    assert list(means.values()) == [0.4914, 0.5071, 0.5071]
+    with pytest.raises(InputError, match="trained_on must be one of cifar10, cifar100, got 'svhn'"):
+        BACKBONES.build("cifar_resnet18:trained_on=svhn")
+
+
+def test_an_unknown_timm_model_names_the_nearest(digits, tmp_path):
+    with pytest.raises(InputError, match=r"no model named 'resnet50d.a1_in2k': did you mean resnet50d.*\?") as error:
+        load("timm:resnet50d.a1_in2k", "", digits, tmp_path)
+    assert str(error.value).count(",") == 2 and "\n" not in str(error.value)
+    with pytest.raises(InputError, match="write timm:MODEL"):
+        BACKBONES.build("timm")
+
+
+def test_timm_models_that_cannot_be_backbones_say_why(digits, tmp_path):
+    with pytest.raises(WeightsUnavailableError, match="timm has no published weights of 'coatnet_0_224'"):
+        load("timm:coatnet_0_224", "", digits, tmp_path)
+    with torch.device("meta"), pytest.raises(InputError, match="does not give one feature vector per image"):
+        timm_models.load_timm("timm:mobilenetv5_300m_enc", "mobilenetv5_300m_enc", "random", "cpu")
+    with torch.device("meta"), pytest.raises(InputError, match="1024x768 pixels with crop mode 'squash'"):
+        timm_models.load_timm("timm:x", "vit_base_patch16_sapiens2.fb", "random", "cpu")
+
+
+def test_timms_choice_of_weights_is_in_the_name(digits, tmp_path, monkeypatch):
     with seeded_init(3):
-        published = timm.create_model(dinov2.MODEL, pretrained=False)  # 518 pixels, 37 x 37 patches
+        published = timm.create_model("test_resnet")
+    file = tmp_path / "model.safetensors"
+    save_file(published.state_dict(), file)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, name: str(file))
+    frozen = load("timm:test_resnet", "", digits, tmp_path)
+    assert frozen.full_name == "test_resnet.r160_in1k" and frozen.dim == published.num_features
+    by_path = load("timm:test_resnet", str(file), digits, tmp_path)
+    assert by_path.full_name == "test_resnet.model" and by_path.weights_digest == frozen.weights_digest
+
+
+def test_dinov2_takes_the_published_file_from_cache_and_by_path(digits, tmp_path, monkeypatch):
+    _, model = dino.MODELS["dinov2"]
+    with seeded_init(3):
+        published = timm.create_model(model, pretrained=False)  # 518 pixels, 37 x 37 patches
     file = tmp_path / "model.safetensors"
     save_file(published.state_dict(), file)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, name: str(file))
@@ -144,11 +270,31 @@ class Hostile:
         return os.mkdir, (str(self.mark),)
 
 
-def test_a_hostile_pickle_does_not_run(tmp_path):
-    torch.save({"state_dict": Hostile(tmp_path / "executed")}, tmp_path / "evil.pth")
+@pytest.mark.parametrize("end", SUFFIXES)
+@pytest.mark.parametrize("form", ["zip", "legacy", "bare pickle"])
+def test_a_hostile_pickle_does_not_run(form, end, tmp_path):
+    file, content = tmp_path / f"evil{end}", {"state_dict": Hostile(tmp_path / "executed")}
+    if form == "bare pickle":
+        file.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, file, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(InputError, match="more in it than tensors"):
-        read_state(str(tmp_path / "evil.pth"))
+        read_state(str(file))
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "dinov2", "cifar_resnet18", "timm:test_resnet.r160_in1k", "simclr"])
+def test_a_hostile_file_does_not_run_on_its_way_to_a_backbone(name, digits, tmp_path):
+    torch.save({"model": {"a": Hostile(tmp_path / "executed")}}, tmp_path / "evil.pth.tar")
+    with pytest.raises(InputError, match="more in it than tensors"):
+        load(name, str(tmp_path / "evil.pth.tar"), digits, tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_name_of_a_file_loses_its_whole_suffix():
+    files = ["/a/b.c/model.pth.tar", "x.lvd142m.safetensors", "pytorch_model.bin", "checkpoint.tar", "w.pth"]
+    assert [source_name(file, "v1") for file in files] == ["model", "x.lvd142m", "pytorch_model", "checkpoint", "w"]
+    assert [source_name(word, "v1") for word in ("", "random")] == ["v1", "random"]
 
 
 def test_what_is_no_weights_file(tmp_path):
@@ -160,7 +306,7 @@ def test_what_is_no_weights_file(tmp_path):
     expected = {
         "junk.pth": "damaged",
         "junk.safetensors": "damaged",
-        "w.onnx": "neither",
+        "w.onnx": "is no weights file",
         "gone.pth": "no weights file",
         "mixed.pth": "no state dict",
         "tensor.pth": "no state dict",
