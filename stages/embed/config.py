@@ -9,11 +9,13 @@ class EmbedConfig:
     """Run a frozen backbone over every image and view, once, into the feature cache."""
 
     dataset: str = "digits"
-    """digits, folder:PATH or parquet:PATH"""
+    """digits, cifar10, cifar100, svhn, fashion_mnist, tiny_imagenet or isic2019 (all but digits are downloaded to
+    DATA_ROOT/datasets), folder:PATH or parquet:PATH, with parquet:PATH?label=COLUMN for another label column"""
     backbone: str = "simclr"
     """simclr, resnet18 or dinov2; hyperparameters after colons, such as simclr:steps=1000:width=32"""
     views: tuple[str, ...] = ()
-    """augmentations to embed beside the image, comma-separated; by default those the backbone was trained with"""
+    """what to embed of each image, comma-separated: identity first, then any of hflip, sharpen, blur, crop and
+    trivialaugment, the last two in several draws if you write crop*3; by default what the backbone was trained with"""
     weights: str = ""
     """a .safetensors or .pth file, or 'random' to test plumbing; by default the backbone's own"""
     device: str = "auto"

@@ -15,7 +15,7 @@ from cache.files import require_writable
 from stages.embed.backbones import BACKBONES
 from stages.embed.config import EmbedConfig
 from stages.embed.images import DATASETS
-from stages.embed.views import VIEWS, View, prepare, view_seed
+from stages.embed.views import View, build_views, prepare, view_seed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,11 +44,9 @@ def embed(config: EmbedConfig, shard_images: int = 1024) -> Embedded:
         raise InputError(f"batch_size={config.batch_size} must be at least 1")
     require_writable(config.data_root)
     dataset, backbone = DATASETS.build(config.dataset), BACKBONES.build(config.backbone)
-    views = [VIEWS.build(spec) for spec in config.views or backbone.views]
-    if views[0].name != "identity" or len({view.name for view in views}) < len(views):
-        raise InputError(f"views={','.join(view.name for view in views)} must be distinct and begin with identity")
+    views = build_views(config.views or backbone.views)
     device = _device(config.device)
-    images = dataset.open()
+    images = dataset.open(config.data_root / "datasets")
     frozen = backbone.load(config.weights, images, config.data_root / "weights", device)
     identity = Identity(
         dataset=dataset.slug,
@@ -58,7 +56,7 @@ def embed(config: EmbedConfig, shard_images: int = 1024) -> Embedded:
         full_name=frozen.full_name,
         weights_digest=frozen.weights_digest,
         preprocessing=frozen.preprocessing.record(),
-        views=[{"name": view.name, **asdict(view)} for view in views],
+        views=[view.record() for view in views],
         view_seed=config.view_seed,
     )
     listing = Listing(ids=images.ids, labels=images.labels, split=images.split, class_names=images.class_names)
@@ -106,7 +104,7 @@ def embed_rows(
                 unreadable[row] = str(error)
         if batch:
             for index, view in enumerate(views):
-                seeds = [view_seed(config.view_seed, view.name, images.ids[row]) for row in batch]
+                seeds = [view_seed(config.view_seed, view.label, images.ids[row]) for row in batch]
                 prepared = prepare(decoded, view, seeds, frozen.preprocessing).to(device)
                 with torch.inference_mode():
                     output = frozen.network(prepared).float().cpu().numpy()

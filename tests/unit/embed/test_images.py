@@ -299,8 +299,8 @@ def test_parquet_names_what_it_ignores(tmp_path):
     ("content", "part"),
     [
         (pa.table({"pixels": [1]}), "no column 'image' .it has: pixels"),
-        (pa.table({"image": [b"x"]}), "struct"),
-        (table(1, [0]).set_column(1, "label", pa.array(["cat"])), "integers"),
+        (pa.table({"image": ["x"]}), "struct"),
+        (table(1, [0]).set_column(1, "label", pa.array([0.5])), "integers"),
         (table(2, [0, 5], ["cat", "dog"]), "expected -1 to 1"),
         (table(1, [-2]), "expected -1"),
         (table(0, []), "no row"),
