@@ -74,14 +74,15 @@ def retrieve(url: str, path: Path) -> None:
 
 
 def unpack(archive: Path, result: Path) -> None:
-    """Extract an archive so that `result`, the folder or file of that name in it, is there, whole."""
+    """Extract an archive so that `result`, the folder or file of that name in it, is there whole. Raises InputError."""
     from torchvision.datasets.utils import extract_archive
 
     temporary = result.with_name(f".{result.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         temporary.mkdir(parents=True)
         tqdm.write(f"unpacking {archive.name}", file=sys.stderr)
-        extract_archive(archive, temporary)
+        with damage_named(archive):
+            extract_archive(archive, temporary)
         if not result.exists():  # another process may have been first
             (temporary / result.name).rename(result)
     finally:
@@ -90,14 +91,20 @@ def unpack(archive: Path, result: Path) -> None:
 
 @contextlib.contextmanager
 def damage_named(place: Path) -> Iterator[None]:
-    """Turn whatever a reader raises about the files in `place` into one sentence. Raises InputError."""
+    """Turn whatever a reader raises about `place` into one sentence. Raises InputError."""
     try:
         yield
+    except OSError as error:
+        if error.errno is None:
+            raise _damaged(place, error) from error
+        raise InputError(f"{str(place)!r} cannot be read or unpacked: {error.strerror}") from error
     except Exception as error:  # torchvision, SciPy and pickle meet damaged bytes here, each with its own errors
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{str(place)!r} is damaged or incomplete ({reason}): remove it and run the same command again"
-        ) from error
+        raise _damaged(place, error) from error
+
+
+def _damaged(place: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{str(place)!r} is damaged or incomplete ({reason}): remove it and run the same command again")
 
 
 def _is_genuine(archive: Archive, path: Path) -> bool:

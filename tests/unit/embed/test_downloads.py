@@ -1,5 +1,6 @@
 """Published data sets: what is asked of the network, how it is read, and what a failure or an interruption leaves."""
 
+import errno
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 from torchvision.datasets import CIFAR10, SVHN
 
 from cache.errors import DataUnavailableError, InputError
-from stages.embed.images import DATASETS, download
+from stages.embed.images import DATASETS, download, isic2019
 from stages.embed.images.folder import in_test_fifth
 from tests import published
 
@@ -140,6 +141,23 @@ def test_an_interrupted_unpacking_is_redone(name, tmp_path, publisher, monkeypat
         with pytest.raises(KeyboardInterrupt):
             open_set(name, tmp_path)
     assert len(open_set(name, tmp_path)) > 0 and partials(tmp_path) == []
+
+
+def test_an_archive_without_checksum_that_is_none(tmp_path, publisher):
+    publisher.files[isic2019.IMAGES.url] = b"<html>Please log in to this network</html>"
+    with pytest.raises(InputError, match=r"ISIC_2019_Training_Input.zip' is damaged.*not a zip file.*remove it"):
+        open_set("isic2019", tmp_path)
+    assert partials(tmp_path) == []
+
+
+def test_a_full_disk_is_named(tmp_path, publisher, monkeypatch):
+    def full(archive, folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torchvision.datasets.utils.extract_archive", full)
+    with pytest.raises(InputError, match=r"cannot be read or unpacked: No space left on device$"):
+        open_set("tiny_imagenet", tmp_path)
+    assert partials(tmp_path) == []
 
 
 DAMAGE = {
