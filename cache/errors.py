@@ -21,6 +21,10 @@ class WeightsUnavailableError(AlcoveError, OSError):
     """Pretrained weights that can be had neither from disk nor from the network."""
 
 
+class DataUnavailableError(AlcoveError, OSError):
+    """A data set that can be had neither from disk nor from the network."""
+
+
 class CacheError(AlcoveError):
     """Anything wrong with data that alcove itself wrote."""
 

@@ -19,6 +19,7 @@ from stages.al.pool import Pool
 from stages.al.projection import project
 from stages.embed.backbones import BACKBONES
 from stages.embed.images import DATASETS
+from stages.embed.views import specs_of
 
 LARGEST_VALIDATION = 1000
 TASK_FORMAT = 1
@@ -55,8 +56,7 @@ def find_features(dataset: str, backbone: str, key: str, data_root: Path) -> Fea
             "DATA_ROOT": (str(data_root), "data"),
         }
         if identity:
-            views = [view["name"] for view in identity.get("views", [])]
-            words["VIEWS"] = (",".join(views), ",".join(default_views))
+            words["VIEWS"] = (",".join(specs_of(identity.get("views", []))), ",".join(default_views))
             words["WEIGHTS"] = (identity.get("weights", ""), "")
         said = [f"{word}={shlex.quote(value)}" for word, (value, default) in words.items() if value != default]
         return " ".join(["make embed", *said])

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "pipeline": {"cache", "stages", "pipeline"},
 }
 REGISTRIES = [
-    (DATASETS, "stages/embed/images", {"base", "decoding"}),
+    (DATASETS, "stages/embed/images", {"arrays", "base", "decoding", "download"}),
     (BACKBONES, "stages/embed/backbones", {"base", "cifar_stem", "convnet", "hub", "weights"}),
     (STRATEGIES, "stages/al/strategies", {"base"}),
 ]

@@ -9,14 +9,16 @@ class EmbedConfig:
     """Run a frozen backbone over every image and view, once, into the feature cache."""
 
     dataset: str = "digits"
-    """digits, folder:PATH or parquet:PATH"""
+    """digits, cifar10, cifar100, svhn, fashion_mnist, tiny_imagenet or isic2019 (all but digits are downloaded to
+    DATA_ROOT/datasets), folder:PATH or parquet:PATH, with parquet:PATH?label=COLUMN for another label column"""
     backbone: str = "simclr"
     """simclr; resnet18, resnet34, resnet50, vgg16, densenet201; dino, dino_b; dinov2, dinov2_b, dinov2_l, dinov2_g,
     each also with registers (dinov2_reg, ...); timm:MODEL for any other of timm; cifar_resnet18, cifar_resnet34,
     cifar_resnet50 with WEIGHTS=file; resnet34_simclr_cifar100. Hyperparameters after colons:
     simclr:steps=1000:width=32"""
     views: tuple[str, ...] = ()
-    """augmentations to embed beside the image, comma-separated; by default those the backbone was trained with"""
+    """what to embed of each image, comma-separated: identity first, then any of hflip, sharpen, blur, crop and
+    trivialaugment, the last two in several draws if you write crop*3; by default what the backbone was trained with"""
     weights: str = ""
     """a .safetensors, .pth, .pth.tar or .bin file, or 'random' to test plumbing; by default the backbone's own"""
     device: str = "auto"

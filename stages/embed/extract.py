@@ -22,7 +22,7 @@ from cache.files import require_writable
 from stages.embed.backbones import BACKBONES
 from stages.embed.config import EmbedConfig
 from stages.embed.images import DATASETS
-from stages.embed.views import VIEWS, View, prepare, view_seed
+from stages.embed.views import View, build_views, prepare, view_seed
 
 if TYPE_CHECKING:
     from stages.embed.backbones.base import FrozenBackbone
@@ -53,11 +53,9 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
     part, parts = _part(config.shard)
     require_writable(config.data_root)
     dataset, backbone = DATASETS.build(config.dataset), BACKBONES.build(config.backbone)
-    views = [VIEWS.build(spec) for spec in config.views or backbone.views]
-    if views[0].name != "identity" or len({view.name for view in views}) < len(views):
-        raise InputError(f"views={','.join(view.name for view in views)} must be distinct and begin with identity")
+    views = build_views(config.views or backbone.views)
     device = _device(config.device)
-    images = dataset.open()
+    images = dataset.open(config.data_root / "datasets")
     frozen = backbone.load(config.weights, images, config.data_root / "weights", device)
     identity = Identity(
         dataset=dataset.slug,
@@ -68,7 +66,7 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
         weights=Path(config.weights).name,
         weights_digest=frozen.weights_digest,
         preprocessing=frozen.preprocessing.record(),
-        views=[{"name": view.name, **asdict(view)} for view in views],
+        views=[view.record() for view in views],
         view_seed=config.view_seed,
     )
     listing = Listing(ids=images.ids, labels=images.labels, split=images.split, class_names=images.class_names)
@@ -169,7 +167,7 @@ def embed_batch(
 
     features = np.empty((len(decoded), len(views), frozen.dim), dtype=np.float32)
     for index, view in enumerate(views):
-        seeds = [view_seed(config.view_seed, view.name, image_id) for image_id in ids]
+        seeds = [view_seed(config.view_seed, view.label, image_id) for image_id in ids]
         prepared = prepare(decoded, view, seeds, frozen.preprocessing).to(device)
         with torch.inference_mode():
             output = frozen.network(prepared.contiguous(memory_format=torch.channels_last))
@@ -178,7 +176,7 @@ def embed_batch(
 
 
 def _part(text: str) -> tuple[int, int]:
-    """ "2/4" is part 1 of 4, counted from 0. Raises InputError."""
+    """`2/4` is part 1 of 4, counted from 0. Raises InputError."""
     match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
     if not match or int(match[1]) > int(match[2]):
         raise InputError(f"shard={text!r} is not of the form i/n with 1 <= i <= n, such as 1/2")

@@ -6,12 +6,13 @@ import hashlib
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from cache.errors import InputError
 from stages.registry import Registry
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ class View(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def label(self) -> str:
+        """What the cache calls this view; the seeds of its images depend on it."""
+        return self.name
+
+    def record(self) -> dict[str, Any]:
+        """Everything that changes a pixel, for the cache's identity."""
+        return {"name": self.label, **asdict(self)}
+
     @abstractmethod
     def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         """(n, 3, height, width) uint8 -> the same shape and type, on the same device.
@@ -41,6 +51,20 @@ class View(ABC):
         seeds : one per image; all that a random view draws from, so neither batch nor order matters.
             Deterministic views ignore them.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomView(View):
+    """A view that draws. draw : which of several draws; each has seeds of its own"""
+
+    draw: int | None = None
+
+    @property
+    def label(self) -> str:
+        return self.name if self.draw is None else f"{self.name}#{self.draw}"
+
+    def record(self) -> dict[str, Any]:
+        return {key: value for key, value in super().record().items() if key != "draw"}
 
 
 @VIEWS.register("identity")
@@ -68,6 +92,10 @@ class Sharpen(View):
 
     factor: float = 2.0
 
+    def __post_init__(self) -> None:
+        if self.factor < 0:
+            raise ValueError(f"factor={self.factor} must be at least 0")
+
     def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         from torchvision.transforms.v2 import functional as F
 
@@ -86,6 +114,10 @@ class Blur(View):
     sigma: float = 0.8
     kernel: int = 5
 
+    def __post_init__(self) -> None:
+        if self.sigma <= 0 or self.kernel < 1 or self.kernel % 2 == 0:
+            raise ValueError(f"sigma={self.sigma} must be above 0 and kernel={self.kernel} odd")
+
     def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         from torchvision.transforms.v2 import functional as F
 
@@ -95,13 +127,17 @@ class Blur(View):
 
 @VIEWS.register("crop")
 @dataclass(frozen=True, kw_only=True)
-class Crop(View):
+class Crop(RandomView):
     """A random part of the image, resized to the image's size. Szegedy et al. 2015; the main view of SimCLR.
 
     smallest : least share of the area that is kept; the aspect changes by up to 4/3
     """
 
     smallest: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= 1:
+            raise ValueError(f"smallest={self.smallest} must be above 0 and at most 1")
 
     def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         import torch
@@ -122,7 +158,7 @@ class Crop(View):
 
 @VIEWS.register("trivialaugment")
 @dataclass(frozen=True, kw_only=True)
-class TrivialAugment(View):
+class TrivialAugment(RandomView):
     """One random operation at a random strength: TrivialAugment Wide. Mueller and Hutter 2021; thesis, section 5.1.
 
     Translations reach 32 pixels as in the paper, which may move a small image out of its frame.
@@ -143,9 +179,45 @@ class TrivialAugment(View):
             return TrivialAugmentWide()(image)
 
 
-def view_seed(base: int, view_name: str, image_id: str) -> int:
+def build_views(specs: Sequence[str]) -> list[View]:
+    """The views that specs name; `crop*3` is three draws of a random view: crop#0, crop#1 and crop#2.
+
+    Raises InputError: an unknown view, several draws of what does not draw, duplicates, or no identity at the front.
+    """
+    views = [view for spec in specs for view in _draws(spec)]
+    labels = [view.label for view in views]
+    if labels[:1] != ["identity"] or len(set(labels)) < len(labels):
+        raise InputError(f"views={','.join(labels)} must be distinct and begin with identity")
+    return views
+
+
+def specs_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The specs that `build_views` would make views of these records from."""
+    counts: dict[str, int] = {}
+    for record in records:
+        name = record["name"].partition("#")[0]
+        default = asdict(VIEWS.build(name))
+        changed = [f":{key}={value}" for key, value in record.items() if key != "name" and default.get(key) != value]
+        one = name + "".join(changed)
+        counts[one] = counts.get(one, 0) + ("#" in record["name"])
+    return [f"{one}*{count}" if count else one for one, count in counts.items()]
+
+
+def _draws(spec: str) -> list[View]:
+    one, star, count = spec.partition("*")
+    view = VIEWS.build(one)
+    if not star:
+        return [view]
+    if not isinstance(view, RandomView):
+        raise InputError(f"view {spec!r}: {view.name} draws nothing at random, so there is only one of it")
+    if not count.isdecimal() or int(count) < 1:
+        raise InputError(f"view {spec!r}: write a number of draws after the star, such as {view.name}*3")
+    return [replace(view, draw=draw) for draw in range(int(count))]
+
+
+def view_seed(base: int, label: str, image_id: str) -> int:
     """The seed of one view of one image, in [0, 2**63), from sha256: the same in every process and batch."""
-    return int.from_bytes(hashlib.sha256(repr((base, view_name, image_id)).encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(repr((base, label, image_id)).encode()).digest()[:8], "big") >> 1
 
 
 def prepare(

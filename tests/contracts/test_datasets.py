@@ -9,15 +9,16 @@ import pytest
 from PIL import Image
 
 from stages.embed.images import DATASETS
+from tests import published
 
-NAMES = ("digits", "folder", "parquet")
+NAMES = ("cifar10", "cifar100", "digits", "fashion_mnist", "folder", "isic2019", "parquet", "svhn", "tiny_imagenet")
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture(scope="module")
 def specs(tmp_path_factory):
-    """A spec for every data set; the files are made here."""
+    """A spec for every data set; the files that are not downloaded are made here."""
     root = tmp_path_factory.mktemp("images")
     rng, rows = np.random.default_rng(0), []
     for index in range(12):
@@ -29,12 +30,26 @@ def specs(tmp_path_factory):
         rows.append({"bytes": buffer.getvalue(), "path": None})
     table = pa.table({"image": rows, "label": [index % 3 for index in range(12)]})
     pq.write_table(table, root / "train.parquet")
-    return {"digits": "digits", "folder": f"folder:{root}/folder", "parquet": f"parquet:{root}/train.parquet"}
+    downloaded = {name: name for name in published.NAMES}
+    return {
+        **downloaded,
+        "digits": "digits",
+        "folder": f"folder:{root}/folder",
+        "parquet": f"parquet:{root}/train.parquet",
+    }
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    """The folder of downloads; the network is replaced."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        published.publish(monkeypatch)
+        yield tmp_path_factory.mktemp("datasets")
 
 
 @pytest.fixture
-def images(name, specs):
-    return DATASETS.build(specs[name]).open()
+def images(name, specs, downloads):
+    return DATASETS.build(specs[name]).open(downloads)
 
 
 def test_the_list_is_complete(name):
@@ -68,8 +83,8 @@ def test_images_are_fresh_writable_rgb_arrays(name, images):
         np.testing.assert_array_equal(images.load(index), second)
 
 
-def test_opening_twice_gives_the_same(name, images, specs):
-    again = DATASETS.build(specs[name]).open()
+def test_opening_twice_gives_the_same(name, images, specs, downloads):
+    again = DATASETS.build(specs[name]).open(downloads)
     assert again.digest == images.digest and len(images.digest) == 64
     assert list(again.ids) == list(images.ids) and list(again.split) == list(images.split)
     np.testing.assert_array_equal(again.labels, images.labels)

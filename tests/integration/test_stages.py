@@ -221,7 +221,15 @@ def test_an_unreadable_image_is_reported_and_recorded(tmp_path: Path, capsys: py
 
 CASES = (
     *("empty folder", "missing folder", "wrong backbone", "wrong data set", "wrong parameter", "wrong view"),
-    *("wrong device", "unwritable root", "no features yet", "wrong seeds", "impossible protocol", "no runs"),
+    *(
+        "wrong kernel",
+        "wrong device",
+        "unwritable root",
+        "no features yet",
+        "wrong seeds",
+        "impossible protocol",
+        "no runs",
+    ),
     *("nameless strategy", "wrong strategy", "wrong strategy parameter", "wrong head", "wrong penalty"),
     *("endless penalty", "classes by hand", "wrong workers", "wrong log", "too many seeds", "surrogate seeds"),
     *("wrong part", "wrong batch size", "no weights"),
@@ -239,6 +247,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "wrong data set": (["embed", "--dataset", "digit", *data], "did you mean 'digits'"),
         "wrong parameter": (["embed", "--backbone", "simclr:widht=3", *data], "no parameter 'widht'"),
         "wrong view": (["embed", "--views", "identity,flip", *data], "did you mean 'hflip'"),
+        "wrong kernel": (["embed", "--views", "identity,blur:kernel=4", *data], "kernel=4 odd"),
         "wrong device": (["embed", "--device", "tpu", *data], "use auto, cpu or cuda"),
         "unwritable root": (["embed", "--data-root", str(tmp_path / "file" / "data")], "cannot be written"),
         "no features yet": (["al", "--backbone", "dinov2", *data], "run `make embed BACKBONE=dinov2 DATA_ROOT="),

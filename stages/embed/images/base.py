@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Int, UInt8
 from stages.registry import Registry
 
 DATASETS = Registry("data set")
+DOWNLOADS = Path("data/datasets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,5 +55,10 @@ class DataSet(ABC):
         return self.name
 
     @abstractmethod
-    def open(self) -> ImageSet:
-        """List the images. Raises InputError when there are none or they cannot be listed."""
+    def open(self, root: Path = DOWNLOADS) -> ImageSet:
+        """List the images.
+
+        root : what is downloaded lies in `root / name`; DATA_ROOT/datasets. Data sets found elsewhere ignore it.
+        Raises InputError when there are no images or they cannot be listed, DataUnavailableError when they are to be
+        downloaded and cannot be.
+        """

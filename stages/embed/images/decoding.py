@@ -17,15 +17,19 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def decode(content: bytes, image_id: str) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode an image file: first frame, EXIF rotation applied, transparency dropped, 16-bit gray scaled to 8 bits.
+    """Decode an image file as a person would see it.
 
-    Raises UnreadableImageError, naming the image and the reason.
+    Of an animation or a file of several pages the first; turned and mirrored as its EXIF record says, which is ignored
+    where it is damaged; CMYK and palettes converted, color profiles ignored; transparency dropped; 16 bits scaled to 8.
+    Up to 178,956,970 pixels (Pillow's limit: cameras of 150 megapixels are read, decompression bombs are not).
+
+    Raises UnreadableImageError, naming the image and the reason: empty, truncated, too large, 32-bit pixels, no image.
     """
     if not content:
         raise UnreadableImageError(f"image {image_id!r} cannot be read: it is empty (0 bytes)")
     try:
         with _pillow_silenced(), Image.open(io.BytesIO(content)) as image:
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            return np.array(_to_rgb(_upright(image)))
     except Image.UnidentifiedImageError as error:
         raise UnreadableImageError(
             f"image {image_id!r} cannot be read: it is not an image of a known format"
@@ -33,6 +37,14 @@ def decode(content: bytes, image_id: str) -> UInt8[np.ndarray, "height width 3"]
     except Exception as error:  # decoders meet hostile bytes here: Pillow raises about ten unrelated types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(f"image {image_id!r} cannot be read: {reason}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # a damaged image is an error, a damaged EXIF record is not
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # reading hostile bytes again: SyntaxError, struct.error, ...
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

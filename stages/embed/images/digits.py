@@ -2,12 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 from sklearn.datasets import load_digits
 
-from stages.embed.images.base import DATASETS, DataSet, ImageSet
+from stages.embed.images.arrays import ArrayImages
+from stages.embed.images.base import DATASETS, DOWNLOADS, DataSet, ImageSet
 
 _SPLIT_SEED = 0
 _TEST_FRACTION = 0.2
@@ -21,7 +22,7 @@ class Digits(DataSet):
     The data has no official split: a permutation by NumPy's generator with seed 0 makes the first fifth (359) "test".
     """
 
-    def open(self) -> ImageSet:
+    def open(self, root: Path = DOWNLOADS) -> ImageSet:
         bunch = load_digits()
         pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
         labels = bunch.target.astype(np.int64)
@@ -29,7 +30,7 @@ class Digits(DataSet):
         split[np.random.default_rng(_SPLIT_SEED).permutation(len(pixels))[: int(_TEST_FRACTION * len(pixels))]] = "test"
         ids = [f"{index:04d}" for index in range(len(pixels))]
         content = repr((ids, split.tolist())).encode() + labels.tobytes() + pixels.tobytes()
-        return DigitImages(
+        return ArrayImages(
             ids=ids,
             labels=labels,
             split=split.tolist(),
@@ -38,13 +39,3 @@ class Digits(DataSet):
             flippable=False,
             pixels=pixels,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DigitImages(ImageSet):
-    """pixels : all images, gray."""
-
-    pixels: UInt8[np.ndarray, "images 8 8"]
-
-    def load(self, index: int) -> UInt8[np.ndarray, "8 8 3"]:
-        return np.repeat(self.pixels[index][:, :, None], 3, axis=2)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from cache.errors import InputError, UnreadableImageError
 from cache.files import digest_file
-from stages.embed.images.base import DATASETS, DataSet, ImageSet
+from stages.embed.images.base import DATASETS, DOWNLOADS, DataSet, ImageSet
 from stages.embed.images.decoding import decode
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
@@ -39,13 +39,13 @@ class Folder(DataSet):
     def slug(self) -> str:
         return path_slug("folder", self.path)
 
-    def open(self) -> ImageSet:
-        root = user_path(self.path)
-        if not root.exists():
+    def open(self, root: Path = DOWNLOADS) -> ImageSet:
+        top = user_path(self.path)
+        if not top.exists():
             raise InputError(f"there is no folder {self.path!r}: check the path in folder:PATH")
-        if not root.is_dir():
+        if not top.is_dir():
             raise InputError(f"{self.path!r} is a file: folder:PATH takes the folder that holds the images")
-        ids = sorted(_image_ids(root))
+        ids = sorted(_image_ids(top))
         if not ids:
             known = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
             raise InputError(f"there is no image in {self.path!r}: put files ending in one of {known} there")
@@ -59,8 +59,8 @@ class Folder(DataSet):
             labels=labels,
             split=split,
             class_names=class_names,
-            digest=_digest(root, ids, [name for _, name in places], split),
-            root=root,
+            digest=digest_listing(top, ids, [name for _, name in places], split),
+            root=top,
         )
 
 
@@ -104,9 +104,9 @@ def _image_ids(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> 
     for entry in _entries(folder):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _image_ids(Path(entry.path), f"{prefix}{entry.name}/", (*above, here))
-        elif (entry.is_file() or entry.is_symlink()) and Path(entry.name).suffix.lower() in EXTENSIONS:
+        elif (entry.is_symlink() or entry.is_file()) and Path(entry.name).suffix.lower() in EXTENSIONS:
             yield _valid_id(f"{prefix}{entry.name}")
 
 
@@ -116,6 +116,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError as error:
         raise InputError(f"the folder {str(folder)!r} cannot be listed: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False
 
 
 def _valid_id(image_id: str) -> str:
@@ -146,7 +153,7 @@ def _place_by_hash(image_id: str, parts: tuple[str, ...]) -> tuple[str, str | No
     return "test" if in_test_fifth(image_id) else "train", parts[0]
 
 
-def _digest(root: Path, ids: list[str], names: list[str | None], split: list[str]) -> str:
+def digest_listing(root: Path, ids: Sequence[str], names: Sequence[str | None], split: Sequence[str]) -> str:
     """sha256 over every id, class, split and file. A file that cannot be opened counts as absent."""
     whole = hashlib.sha256()
     for image_id, name, part in zip(ids, names, split, strict=True):

@@ -1,8 +1,11 @@
 """Parquet files in the Hugging Face image layout."""
 
+import difflib
 import hashlib
 import json
+import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +19,12 @@ from jaxtyping import Int, UInt8
 
 from cache.errors import InputError
 from cache.files import digest_file
-from stages.embed.images.base import DATASETS, DataSet, ImageSet
+from stages.embed.images.base import DATASETS, DOWNLOADS, DataSet, ImageSet
 from stages.embed.images.decoding import decode
 from stages.embed.images.folder import path_slug, user_path
 
 SPLITS = ("train", "val", "test")
+_NAMES = b"class names"
 
 
 @DATASETS.register("parquet")
@@ -28,9 +32,12 @@ SPLITS = ("train", "val", "test")
 class Parquet(DataSet):
     """A folder with train*.parquet, val*.parquet and test*.parquet, or one Parquet file, all of it "train".
 
-    Columns: `image` struct(bytes, path) and `label` integers (absent, null or -1: unlabeled). Class names come from
-    the `huggingface` schema metadata, else they are the label numbers. The id is `<split>/<row number>`, rows counted
-    through the files of a split in the order of their names.
+    Columns: images, struct(bytes, path) or the bytes of image files, and labels, integers (null or -1: unlabeled) or
+    text. They are `image` and `label`, else the only ones that the `huggingface` schema metadata calls an Image and a
+    ClassLabel; others are chosen by name: parquet:PATH?label=coarse_label or parquet:PATH?image=photo&label=kind.
+    Without labels every image is unlabeled. Class names come from the metadata, else they are the label numbers or the
+    texts in order. The id is `<split>/<row number>`, rows counted through the files of a split in the order of their
+    names.
     """
 
     argument: ClassVar[str] = "path"
@@ -38,22 +45,24 @@ class Parquet(DataSet):
 
     @cached_property
     def slug(self) -> str:
-        return path_slug("parquet", self.path)
+        path, chosen = _choices(self.path)
+        choice = "?" + "&".join(f"{kind}={chosen[kind]}" for kind in sorted(chosen)) if chosen else ""
+        return path_slug("parquet", f"{user_path(path).resolve()}{choice}")
 
-    def open(self) -> ImageSet:
-        files = _files_by_split(self.path)
-        tables = [(split, _read(file)) for split, file in files]
-        parts = [(split, _labels(table)) for split, table in tables]
-        labels = np.concatenate([part for _, part in parts])
-        split = [name for name, part in parts for _ in range(len(part))]
+    def open(self, root: Path = DOWNLOADS) -> ImageSet:
+        path, chosen = _choices(self.path)
+        files = _files_by_split(path)
+        tables = [(split, _read(file, chosen)) for split, file in files]
+        split = [name for name, table in tables for _ in range(len(table))]
         if not split:
-            raise InputError(f"there is no row in the Parquet files of {self.path!r}: write at least one image")
+            raise InputError(f"there is no row in the Parquet files of {path!r}: write at least one image")
+        labels, class_names = _labels([table for _, table in tables], path)
         return ParquetImages(
             ids=[f"{name}/{row:08d}" for name in SPLITS for row in range(split.count(name))],
             labels=labels,
             split=split,
-            class_names=_class_names(tables[0][1], labels, self.path),
-            digest=_digest(files),
+            class_names=class_names,
+            digest=_digest(files, chosen),
             encoded=pa.chunked_array([chunk for _, table in tables for chunk in _encoded(table)], pa.binary()),
         )
 
@@ -85,53 +94,128 @@ def _files_by_split(path: str) -> list[tuple[str, Path]]:
     return files
 
 
-def _read(file: Path) -> pa.Table:
-    """The columns `image` and, where there is one, `label`."""
+def _choices(argument: str) -> tuple[str, dict[str, str]]:
+    """The path, and the columns chosen after a question mark: of "image" and "label" those that are."""
+    found = re.fullmatch(r"(.*?)\?((?:image|label)=.*)", argument, flags=re.DOTALL)
+    if not found:
+        return argument, {}
+    chosen = dict(part.partition("=")[::2] for part in found[2].split("&"))
+    if not set(chosen) <= {"image", "label"} or not all(chosen.values()):
+        raise InputError(f"{found[2]!r} names no columns: write parquet:PATH?image=COLUMN&label=COLUMN, or one of them")
+    return found[1], chosen
+
+
+def _read(file: Path, chosen: Mapping[str, str]) -> pa.Table:
+    """The images as column `image` and, where there are any, the labels as column `label`, with their metadata."""
     try:
         with pq.ParquetFile(file) as parquet:
-            _check(parquet.schema_arrow, str(file))
-            return parquet.read(columns=[name for name in ("image", "label") if name in parquet.schema_arrow.names])
+            schema = parquet.schema_arrow
+            image, label = _image_column(schema, str(file), chosen), _label_column(schema, str(file), chosen)
+            columns = [image] if label is None else [image, label]
+            table = parquet.read(columns=columns).select(columns).rename_columns(["image", "label"][: len(columns)])
+            names = [] if label is None else _features(schema).get(label, {}).get("names") or []
+            return table.replace_schema_metadata({_NAMES: json.dumps(names)})
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{str(file)!r} cannot be read as Parquet: {reason}") from error
 
 
-def _check(schema: pa.Schema, file: str) -> None:
-    if "image" not in schema.names:
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """What the `huggingface` metadata says of each column."""
+    metadata: dict[str, Any] = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features: dict[str, Any] = metadata.get("info", {}).get("features", {})
+    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+
+
+def _column(schema: pa.Schema, file: str, chosen: Mapping[str, str], kind: str, feature_type: str) -> str | None:
+    """The column chosen, else the one named after its kind, else the only one of that feature type.
+
+    Raises InputError: no such column, or several to choose from.
+    """
+    if kind in chosen and chosen[kind] not in schema.names:
+        near = difflib.get_close_matches(chosen[kind], schema.names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"{file!r} has no column {chosen[kind]!r}: {hint}It has: {', '.join(schema.names) or 'none'}")
+    if kind in chosen or kind in schema.names:
+        return chosen.get(kind, kind)
+    typed = [name for name, feature in _features(schema).items() if feature.get("_type") == feature_type]
+    typed = [name for name in typed if name in schema.names]
+    if len(typed) > 1:
+        raise InputError(f"{file!r} has several {kind} columns: choose one of {_options(kind, typed)}")
+    return typed[0] if typed else None
+
+
+def _options(kind: str, names: list[str]) -> str:
+    return ", ".join(f"parquet:PATH?{kind}={name}" for name in names)
+
+
+def _image_column(schema: pa.Schema, file: str, chosen: Mapping[str, str]) -> str:
+    name = _column(schema, file, chosen, "image", "Image")
+    if name is None:
         columns = ", ".join(schema.names) or "none"
-        raise InputError(f"{file!r} has no column 'image' (it has: {columns}): it must be struct(bytes, path)")
-    image = schema.field("image").type
-    if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
-        raise InputError(f"the column 'image' of {file!r} is {image}: it must be struct(bytes, path)")
-    if "label" in schema.names and not pa.types.is_integer(schema.field("label").type):
-        raise InputError(f"the column 'label' of {file!r} is {schema.field('label').type}: it must hold integers")
+        raise InputError(f"{file!r} has no column 'image' (it has: {columns}): choose with parquet:PATH?image=COLUMN")
+    kind = schema.field(name).type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise InputError(
+            f"the column {name!r} of {file!r} is {schema.field(name).type}: it must be struct(bytes, path) or binary"
+        )
+    return name
 
 
-def _labels(table: pa.Table) -> Int[np.ndarray, "rows"]:
-    if "label" not in table.column_names:
-        return np.full(len(table), -1, dtype=np.int64)
-    return pc.fill_null(table["label"].cast(pa.int64()), -1).to_numpy()
+def _label_column(schema: pa.Schema, file: str, chosen: Mapping[str, str]) -> str | None:
+    name = _column(schema, file, chosen, "label", "ClassLabel")
+    if name is not None and not (pa.types.is_integer(schema.field(name).type) or _is_text(schema.field(name).type)):
+        raise InputError(f"the column {name!r} of {file!r} is {schema.field(name).type}: it must be integers or text")
+    return name
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _encoded(table: pa.Table) -> list[pa.Array]:
-    return pc.struct_field(table["image"], "bytes").cast(pa.binary()).chunks
+    column = table["image"]
+    content = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+    return content.cast(pa.binary()).chunks
 
 
-def _class_names(table: pa.Table, labels: Int[np.ndarray, "images"], path: str) -> tuple[str, ...]:
-    """ClassLabel names of the metadata, else the numbers. Raises InputError when a label has no name."""
+def _labels(tables: list[pa.Table], path: str) -> tuple[Int[np.ndarray, "images"], tuple[str, ...]]:
+    """Labels of all rows and class names. Raises InputError when a label has no name or files differ in kind."""
+    columns = [table["label"] if "label" in table.column_names else None for table in tables]
+    texts = [column is not None and _is_text(column.type) for column in columns]
+    if any(texts):
+        return _text_labels(columns, path)
+    numbers = [_numbers(column, len(table)) for column, table in zip(columns, tables, strict=True)]
+    labels = np.concatenate(numbers)
     highest = int(labels.max(initial=-1))
-    metadata: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    feature = metadata.get("info", {}).get("features", {}).get("label", {})
-    names = feature.get("names") or [str(index) for index in range(highest + 1)]
+    names = json.loads(tables[0].schema.metadata[_NAMES]) or [str(index) for index in range(highest + 1)]
     if highest >= len(names) or labels.min(initial=-1) < -1:
         found = f"{labels.min()} to {highest}"
         raise InputError(f"the labels in {path!r} run from {found}: expected -1 to {len(names) - 1}")
-    return tuple(names)
+    return labels, tuple(names)
 
 
-def _digest(files: list[tuple[str, Path]]) -> str:
-    """sha256 over the split and the content of every file; the rows of a file are its ids and labels."""
-    whole = hashlib.sha256()
+def _numbers(column: pa.ChunkedArray | None, rows: int) -> Int[np.ndarray, "rows"]:
+    if column is None:
+        return np.full(rows, -1, dtype=np.int64)
+    return pc.fill_null(column.cast(pa.int64()), -1).to_numpy()
+
+
+def _text_labels(columns: list[pa.ChunkedArray | None], path: str) -> tuple[Int[np.ndarray, "images"], tuple[str, ...]]:
+    """Every text is a class, null is unlabeled."""
+    if not all(column is not None and _is_text(column.type) for column in columns):
+        raise InputError(f"the labels in {path!r} are text in one file and not in another: write one kind")
+    texts = [text for column in columns if column is not None for text in column.to_pylist()]
+    names = sorted({text for text in texts if text is not None})
+    index_of: dict[str | None, int] = {name: index for index, name in enumerate(names)}
+    return np.array([index_of.get(text, -1) for text in texts], dtype=np.int64), tuple(names)
+
+
+def _digest(files: list[tuple[str, Path]], chosen: Mapping[str, str]) -> str:
+    """sha256 over the columns chosen, and split and content of every file; its rows are its ids and labels."""
+    whole = hashlib.sha256(repr(sorted(chosen.items())).encode() if chosen else b"")
     for split, file in files:
         whole.update(f"{split} {digest_file(file)}\n".encode())
     return whole.hexdigest()

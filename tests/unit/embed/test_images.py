@@ -246,7 +246,7 @@ def write(root: Path, **tables: pa.Table) -> Path:
     return root
 
 
-def open_parquet(path: Path):
+def open_parquet(path: Path | str):
     return DATASETS.build(f"parquet:{path}").open()
 
 
@@ -299,8 +299,8 @@ def test_parquet_names_what_it_ignores(tmp_path):
     ("content", "part"),
     [
         (pa.table({"pixels": [1]}), "no column 'image' .it has: pixels"),
-        (pa.table({"image": [b"x"]}), "struct"),
-        (table(1, [0]).set_column(1, "label", pa.array(["cat"])), "integers"),
+        (pa.table({"image": ["x"]}), "struct"),
+        (table(1, [0]).set_column(1, "label", pa.array([0.5])), "integers"),
         (table(2, [0, 5], ["cat", "dog"]), "expected -1 to 1"),
         (table(1, [-2]), "expected -1"),
         (table(0, []), "no row"),
@@ -319,6 +319,83 @@ def test_parquet_wrong_paths(tmp_path):
         with pytest.raises(InputError, match=part) as error:
             open_parquet(tmp_path / path)
         one_sentence(error)
+
+
+def described(columns: dict[str, pa.Array], **features: object) -> pa.Table:
+    """A table with `huggingface` metadata; the image column is given by its name alone."""
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.table(columns).replace_schema_metadata(metadata)
+
+
+def cifar100_table() -> pa.Table:
+    """As Hugging Face publishes CIFAR-100: `img`, `fine_label`, `coarse_label`."""
+    columns = {"img": table(3, None)["image"], "fine_label": pa.array([2, 0, 1]), "coarse_label": pa.array([1, 0, 1])}
+    fine, coarse = ({"_type": "ClassLabel", "names": names} for names in (["ant", "bee", "cat"], ["insect", "mammal"]))
+    return described(columns, img={"_type": "Image"}, fine_label=fine, coarse_label=coarse)
+
+
+def test_parquet_label_column_by_name(tmp_path):
+    write(tmp_path, train=cifar100_table(), test=cifar100_table())
+    fine, coarse = (open_parquet(f"{tmp_path}?label={name}_label") for name in ("fine", "coarse"))
+    assert fine.labels.tolist() == [2, 0, 1] * 2 and fine.class_names == ("ant", "bee", "cat")
+    assert coarse.labels.tolist() == [1, 0, 1] * 2 and coarse.class_names == ("insect", "mammal")
+    assert fine.digest != coarse.digest and fine.ids == coarse.ids
+    np.testing.assert_array_equal(fine.load(1), some_pixels(1))
+
+
+def test_parquet_slug_tells_the_columns(tmp_path):
+    write(tmp_path, train=cifar100_table())
+    (tmp_path / "link").symlink_to(tmp_path)
+    columns = ("", "?label=a", "?label=b", "?image=a", "?label=a&image=b")
+    slugs = [DATASETS.build(f"parquet:{tmp_path}{text}").slug for text in columns]
+    assert len(set(slugs)) == 5
+    assert DATASETS.build(f"parquet:{tmp_path}/link?image=b&label=a").slug == slugs[4]
+
+
+def test_parquet_the_only_typed_columns_are_found(tmp_path):
+    label = {"_type": "ClassLabel", "names": ["no", "yes"]}
+    columns = {"id": pa.array([7, 8]), "img": table(2, None)["image"], "kind": pa.array([1, 0])}
+    content = described(columns, id={"_type": "Value"}, img={"_type": "Image"}, kind=label)
+    images = open_parquet(write(tmp_path, train=content))
+    assert images.labels.tolist() == [1, 0] and images.class_names == ("no", "yes")
+    np.testing.assert_array_equal(images.load(0), some_pixels(0))
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_parquet_plain_binary_images(tmp_path, kind):
+    content = pa.table({"photo": pa.array([encode(some_pixels(0)), None], kind), "label": [0, 1]})
+    images = open_parquet(f"{write(tmp_path, train=content)}?image=photo")
+    np.testing.assert_array_equal(images.load(0), some_pixels(0))
+    with pytest.raises(UnreadableImageError):
+        images.load(1)
+
+
+def test_parquet_text_labels_are_classes(tmp_path):
+    content = [table(3, None).append_column("dx", pa.array(texts)) for texts in (["nv", None, "mel"], ["df"] * 3)]
+    images = open_parquet(f"{write(tmp_path, train=content[0], test=content[1])}?label=dx")
+    assert images.class_names == ("df", "mel", "nv") and images.labels.tolist() == [2, -1, 1, 0, 0, 0]
+    mixed = table(3, None).append_column("dx", pa.array([1, 2, 3]))
+    with pytest.raises(InputError, match="text in one file"):
+        open_parquet(f"{write(tmp_path, val=mixed)}?label=dx")
+
+
+@pytest.mark.parametrize(
+    ("query", "parts"),
+    [
+        ("", ["several label columns", "parquet:PATH?label=fine_label", "parquet:PATH?label=coarse_label"]),
+        ("?label=corse_label", ["no column 'corse_label'", "did you mean 'coarse_label'", "img, fine_label"]),
+        ("?image=imgs&label=fine_label", ["no column 'imgs'", "did you mean 'img'"]),
+        ("?image=fine_label&label=fine_label", ["'fine_label'", "int64", "struct"]),
+        ("?label=img", ["'img'", "integers or text"]),
+        ("?label=", ["names no columns"]),
+        ("?label=fine_label&split=x", ["names no columns"]),
+    ],
+)
+def test_parquet_wrong_choices(tmp_path, query, parts):
+    with pytest.raises(InputError) as error:
+        open_parquet(f"{write(tmp_path, train=cifar100_table())}{query}")
+    for part in parts:
+        assert part in one_sentence(error)
 
 
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="the shared CIFAR-10 Parquet files are absent")

@@ -1,15 +1,22 @@
 """Views: what each does to known pixels, and that randomness comes from an image's own seed alone."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from cache.errors import InputError
 from stages.embed.backbones.base import Preprocessing
-from stages.embed.views import VIEWS, prepare, view_seed
+from stages.embed.config import EmbedConfig
+from stages.embed.extract import embed
+from stages.embed.images.folder import FolderImages
+from stages.embed.views import VIEWS, build_views, prepare, specs_of, view_seed
 
 REPO = Path(__file__).resolve().parents[3]
 NAMES = ("blur", "crop", "hflip", "identity", "sharpen", "trivialaugment")
@@ -131,3 +138,67 @@ def test_prepare_normalises():
     gray = np.full((8, 8, 3), 255, dtype=np.uint8)
     prepared = prepare([gray], VIEWS.build("identity"), [0], PREPROCESSING)
     torch.testing.assert_close(prepared, torch.full((1, 3, 8, 8), (1 - 0.5) / 0.2))
+
+
+def test_draws_are_views_of_their_own():
+    views = build_views(["identity", "crop:smallest=0.5*3", "crop", "hflip"])
+    labels = ["identity", "crop#0", "crop#1", "crop#2", "crop", "hflip"]
+    assert [view.label for view in views] == labels
+    assert [view.record() for view in views[1:5]] == [
+        {"name": "crop#0", "smallest": 0.5},
+        {"name": "crop#1", "smallest": 0.5},
+        {"name": "crop#2", "smallest": 0.5},
+        {"name": "crop", "smallest": 0.3},  # as before there were draws, so that caches stay valid
+    ]
+    image = some_images(1, 32, 32)
+    drawn = {view.apply(image, [view_seed(0, view.label, "train/1.png")]).numpy().tobytes() for view in views[1:4]}
+    assert len(drawn) == 3
+
+
+@pytest.mark.parametrize(
+    ("specs", "part"),
+    [
+        ("crop,identity", "begin with identity"),
+        ("identity,identity", "distinct"),
+        ("identity,crop,crop", "distinct"),
+        ("identity,crop*2,crop*3", "distinct"),
+        ("identity,crop:draw=1,crop*2", "distinct"),
+        ("identity,hflip*2", "nothing at random"),
+        ("identity,crop*0", r"crop\*3"),
+        ("identity,crop*two", r"crop\*3"),
+        ("identity,crop*", r"crop\*3"),
+        ("identity,corp*3", "did you mean 'crop'"),
+        ("", "no view named"),
+    ],
+)
+def test_views_that_cannot_be(specs, part):
+    with pytest.raises(InputError, match=part):
+        build_views(specs.split(","))
+
+
+def test_an_image_is_decoded_once_for_all_its_views(tmp_path, monkeypatch):
+    folder, loaded = tmp_path / "photos", []
+    folder.mkdir()
+    for index in range(5):
+        Image.fromarray(np.full((12, 12, 3), 50 * index, dtype=np.uint8)).save(folder / f"{index}.png")
+    load = FolderImages.load
+
+    def counted(images, index):
+        loaded.append(index)
+        return load(images, index)
+
+    monkeypatch.setattr(FolderImages, "load", counted)
+    views = ("identity", "crop*3", "blur")
+    config = EmbedConfig(dataset=f"folder:{folder}", weights="random", views=views, data_root=tmp_path / "data")
+    backbone_alone = embed(replace(config, views=("identity",)))
+    looks = len(loaded) - 5  # of the backbone, to find its input size
+    loaded.clear()
+    done = embed(config)
+    assert (backbone_alone.n_views, done.n_views) == (1, 5) and len(loaded) - looks == 5
+    names = json.loads((done.path / "identity.json").read_text())["views"]
+    assert [view["name"] for view in names] == ["identity", "crop#0", "crop#1", "crop#2", "blur"]
+
+
+@pytest.mark.parametrize("specs", [["identity"], ["identity", "crop*3", "hflip"], ["identity", "sharpen:factor=3.0"]])
+def test_the_records_tell_the_specs(specs: list[str]) -> None:
+    assert specs_of([view.record() for view in build_views(specs)]) == specs

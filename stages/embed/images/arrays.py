@@ -1,0 +1,51 @@
+"""Data sets small enough to be held decoded, as arrays."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from stages.embed.images.base import ImageSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayImages(ImageSet):
+    """pixels : all images; gray ones have no last axis."""
+
+    pixels: UInt8[np.ndarray, "images height width *channels"]
+
+    def load(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        image = self.pixels[index]
+        return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image.copy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One split of a data set, in its published order."""
+
+    pixels: UInt8[np.ndarray, "images height width *channels"]
+    labels: Int[np.ndarray, "images"]
+
+
+def array_images(parts: Mapping[str, Part], class_names: tuple[str, ...], flippable: bool) -> ArrayImages:
+    """The images of some splits, one after the other. The id is `<split>/<position in the split>`."""
+    ids = [f"{split}/{index:08d}" for split, part in parts.items() for index in range(len(part.labels))]
+    split = [name for name, part in parts.items() for _ in range(len(part.labels))]
+    labels = np.concatenate([part.labels for part in parts.values()]).astype(np.int64)
+    shapes = [part.pixels.shape[1:] for part in parts.values()]
+    pixels = np.empty((len(labels), *shapes[0]), dtype=np.uint8)  # contiguous, whatever order the files have
+    np.concatenate([part.pixels for part in parts.values()], out=pixels)
+    whole = hashlib.sha256(repr((ids, class_names)).encode())
+    whole.update(labels.data)
+    whole.update(pixels.data)
+    return ArrayImages(
+        ids=ids,
+        labels=labels,
+        split=split,
+        class_names=class_names,
+        digest=whole.hexdigest(),
+        flippable=flippable,
+        pixels=pixels,
+    )
