@@ -3,6 +3,11 @@ PYTHON     ?= python3
 DATA_ROOT  ?= data
 DATASET    ?= digits
 BACKBONE   ?= simclr
+METHOD     ?= simclr
+RECIPE     ?=
+ARCH       ?=
+STEPS      ?= None
+EPOCHS     ?= None
 VIEWS      ?=
 WEIGHTS    ?=
 DEVICE     ?= auto
@@ -28,7 +33,7 @@ RUN  := .venv/bin/python -m pipeline
 TASK  = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pca $(PCA) --validation-size $(VALIDATION) --workers $(WORKERS) --data-root '$(DATA_ROOT)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo embed al surrogate report test lint clean
+.PHONY: help install demo pretrain embed al surrogate report test lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
@@ -40,7 +45,11 @@ help:  ## explain every target and variable
 	@echo '  all        DATA_ROOT folder of everything alcove writes [data]'
 	@echo '  all but demo'
 	@echo '             DATASET digits, folder:PATH, parquet:PATH [digits]'
-	@echo '             BACKBONE simclr, resnet18, dinov2; hyperparameters after colons: simclr:steps=1000:width=32 [simclr]'
+	@echo '             BACKBONE simclr, simsiam, rotation, resnet18, dinov2; hyperparameters after colons: simclr:steps=1000:width=32 [simclr]'
+	@echo '  pretrain   METHOD simclr, simsiam, rotation; hyperparameters after colons [simclr]'
+	@echo '             RECIPE cpu, or a paper'"'"'s: supclust_cifar10, supclust_isic2019, ssl_meets_al, best_practices [cpu]'
+	@echo '             ARCH convnet, resnet18, resnet34, resnet50 [the recipe'"'"'s]'
+	@echo '             STEPS of the optimiser, or EPOCHS over the pool [the recipe'"'"'s]    DEVICE auto, cpu, cuda [auto]'
 	@echo '  embed      VIEWS identity,hflip,sharpen,blur,crop,trivialaugment [those the backbone was trained with]'
 	@echo '             WEIGHTS file.safetensors, file.pth or random [the backbone'"'"'s own]    DEVICE auto, cpu, cuda [auto]'
 	@echo '  al, surrogate'
@@ -68,6 +77,9 @@ install: .venv/installed  ## make .venv with the pinned versions (about 7 GB)
 
 demo: install  ## all four stages on bundled digits, offline, CPU (5 minutes at most)
 	$(RUN) demo --workers $(WORKERS) --data-root '$(DATA_ROOT)' $(ARGS)
+
+pretrain: install  ## before stage one, on request: our own weights for the pool (embed does it when needed)
+	$(RUN) pretrain --method '$(METHOD)' --dataset '$(DATASET)' --recipe '$(RECIPE)' --arch '$(ARCH)' --steps $(STEPS) --epochs $(EPOCHS) --device $(DEVICE) --data-root '$(DATA_ROOT)' $(ARGS)
 
 embed: install  ## stage one: images -> features, once per backbone
 	$(RUN) embed --dataset '$(DATASET)' --backbone '$(BACKBONE)' --views '$(VIEWS)' --weights '$(WEIGHTS)' --device $(DEVICE) --data-root '$(DATA_ROOT)' $(ARGS)

@@ -47,7 +47,7 @@ def embed(config: EmbedConfig, shard_images: int = 1024) -> Embedded:
     views = [VIEWS.build(spec) for spec in config.views or backbone.views]
     if views[0].name != "identity" or len({view.name for view in views}) < len(views):
         raise InputError(f"views={','.join(view.name for view in views)} must be distinct and begin with identity")
-    device = _device(config.device)
+    device = choose_device(config.device)
     images = dataset.open()
     frozen = backbone.load(config.weights, images, config.data_root / "weights", device)
     identity = Identity(
@@ -115,7 +115,8 @@ def embed_rows(
     return features, unreadable
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """The device that a name such as "auto" stands for. Raises InputError."""
     import torch
 
     if name == "auto":
