@@ -152,7 +152,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "ssl_meets_al": _SSL_MEETS_AL,
     },
     "rotation": {
-        "cpu": replace(_CPU, batch_size=128, crop=0.6, gray=0.0, blur=0.0),
+        "cpu": replace(_CPU, batch_size=128, gray=0.0, blur=0.0),
         "best_practices": _BEST_PRACTICES,
     },
 }

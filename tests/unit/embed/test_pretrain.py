@@ -260,7 +260,7 @@ def test_a_long_training_says_how_long_it_will_take(digits, monkeypatch, capsys)
     train_short("simclr", pool_pixels(digits, 32)[:64], steps=6)
     said = capsys.readouterr().err
     assert said.count("on this machine") == 1 and "6 steps take about" in said
-    trainer._say_duration(5 * 3600, 400, "cpu")
+    trainer._say_duration(18000.0, 400, "cpu")
     assert "about 5 h on this machine: a GPU" in capsys.readouterr().err
 
 
