@@ -3,6 +3,11 @@ PYTHON     ?= python3
 DATA_ROOT  ?= data
 DATASET    ?= digits
 BACKBONE   ?= simclr
+METHOD     ?= simclr
+RECIPE     ?=
+ARCH       ?=
+STEPS      ?= None
+EPOCHS     ?= None
 VIEWS      ?=
 WEIGHTS    ?=
 DEVICE     ?= auto
@@ -30,7 +35,7 @@ RUN  := .venv/bin/python -m pipeline
 TASK  = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pca $(PCA) --validation-size $(VALIDATION) --workers $(WORKERS) --data-root '$(DATA_ROOT)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo embed al surrogate report cache test bench-embed lint clean
+.PHONY: help install demo pretrain embed al surrogate report cache test bench-embed lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
@@ -43,9 +48,13 @@ help:  ## explain every target and variable
 	@echo '  all but demo'
 	@echo '             DATASET digits, folder:PATH, parquet:PATH, parquet:PATH?label=COLUMN, or, downloaded on first use,'
 	@echo '                     cifar10, cifar100, svhn, fashion_mnist, tiny_imagenet, isic2019 [digits]'
-	@echo '             BACKBONE simclr, resnet18, resnet34, resnet50, vgg16, densenet201, dino, dino_b, dinov2, dinov2_b, dinov2_l,'
+	@echo '             BACKBONE simclr, simsiam, rotation, resnet18, resnet34, resnet50, vgg16, densenet201, dino, dino_b, dinov2, dinov2_b, dinov2_l,'
 	@echo '                      dinov2_g (or with registers: dinov2_reg, ..., dinov2_g_reg), timm:MODEL, cifar_resnet18 (34, 50),'
 	@echo '                      resnet34_simclr_cifar100; hyperparameters after colons: simclr:steps=1000:width=32 [simclr]'
+	@echo '  pretrain   METHOD simclr, simsiam, rotation; hyperparameters after colons [simclr]'
+	@echo '             RECIPE cpu, or a paper'"'"'s: supclust_cifar10, supclust_isic2019, ssl_meets_al, best_practices [cpu]'
+	@echo '             ARCH convnet, resnet18, resnet34, resnet50 [the recipe'"'"'s]'
+	@echo '             STEPS of the optimiser, or EPOCHS over the pool [the recipe'"'"'s]    DEVICE auto, cpu, cuda [auto]'
 	@echo '  embed      VIEWS identity,hflip,sharpen,blur,crop,trivialaugment; crop*3 for three draws [the backbone'"'"'s own]'
 	@echo '             WEIGHTS file.safetensors, .pth, .tar, .bin or random [the backbone'"'"'s own]    DEVICE auto, cpu, cuda [auto]'
 	@echo '             SHARD i/n: the i-th of n workers that share the work on one cache, at once or not [1/1]'
@@ -75,6 +84,9 @@ install: .venv/installed  ## make .venv with the pinned versions (about 7 GB)
 
 demo: install  ## all four stages on bundled digits, offline, CPU (5 minutes at most)
 	$(RUN) demo --workers $(WORKERS) --data-root '$(DATA_ROOT)' $(ARGS)
+
+pretrain: install  ## before stage one, on request: our own weights for the pool (embed does it when needed)
+	$(RUN) pretrain --method '$(METHOD)' --dataset '$(DATASET)' --recipe '$(RECIPE)' --arch '$(ARCH)' --steps $(STEPS) --epochs $(EPOCHS) --device $(DEVICE) --data-root '$(DATA_ROOT)' $(ARGS)
 
 embed: install  ## stage one: images -> features, once per backbone
 	$(RUN) embed --dataset '$(DATASET)' --backbone '$(BACKBONE)' --views '$(VIEWS)' --weights '$(WEIGHTS)' --device $(DEVICE) --shard $(SHARD) --data-root '$(DATA_ROOT)' $(ARGS)

@@ -14,10 +14,11 @@ import tyro
 from cache.errors import AlcoveError
 from pipeline.config import AlConfig, CacheConfig, DemoConfig, SurrogateConfig
 from pipeline.report import ReportConfig
-from stages.embed.config import EmbedConfig
+from stages.embed.config import EmbedConfig, PretrainConfig
 
 Command = (
     Annotated[EmbedConfig, tyro.conf.subcommand("embed")]
+    | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain")]
     | Annotated[AlConfig, tyro.conf.subcommand("al")]
     | Annotated[SurrogateConfig, tyro.conf.subcommand("surrogate")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
@@ -83,6 +84,8 @@ def _run(config: object) -> int:
     match config:
         case EmbedConfig():
             return commands.embed(config)
+        case PretrainConfig():
+            return commands.pretrain(config)
         case AlConfig():
             return commands.al(config)
         case SurrogateConfig():

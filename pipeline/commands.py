@@ -1,5 +1,6 @@
 """What each command does and says. No algorithm: the stages do the work."""
 
+import shlex
 import shutil
 import statistics
 import sys
@@ -17,7 +18,7 @@ from pipeline.report import ReportConfig, make_report
 from pipeline.surrogate import evaluate_surrogate, matching_runs, train_surrogate
 from pipeline.task import Task, find_features, model_folder, prepare_task
 from stages.al.strategies.surrogate import read_manifest
-from stages.embed.config import EmbedConfig
+from stages.embed.config import EmbedConfig, PretrainConfig
 
 REASONS_SHOWN = 10
 
@@ -44,6 +45,27 @@ def embed(config: EmbedConfig) -> int:
             file=sys.stderr,
         )
     return 2 if done.unreadable else 0
+
+
+def pretrain(config: PretrainConfig) -> int:
+    """Ahead of stage one: weights of our own, and the line that uses them."""
+    from stages.embed.backbones.self_supervised import probe_text
+    from stages.embed.pretrain.run import pretrain as make_weights
+
+    done = make_weights(config)
+    if done.stood_before:
+        print("pretrained before with this recipe on these images: nothing to do")
+    print(f"weights  {done.file}\nrecord   {done.record}\npicture  {done.picture}")
+    print(f"probe    {probe_text(done.read_record().get('probe', 'none recorded'))}")
+    defaults = PretrainConfig()
+    words = {
+        "DATASET": (config.dataset, defaults.dataset),
+        "BACKBONE": (config.backbone, defaults.backbone),
+        "DATA_ROOT": (str(config.data_root), str(defaults.data_root)),
+    }
+    given = [f"{name}={shlex.quote(value)}" for name, (value, default) in words.items() if value != default]
+    print(f"use      {' '.join(['make embed', *given])}")
+    return 0
 
 
 def al(config: AlConfig) -> int:

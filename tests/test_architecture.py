@@ -28,7 +28,7 @@ MAY_IMPORT = {
 }
 REGISTRIES = [
     (DATASETS, "stages/embed/images", {"arrays", "base", "decoding", "download"}),
-    (BACKBONES, "stages/embed/backbones", {"base", "cifar_stem", "convnet", "hub", "weights"}),
+    (BACKBONES, "stages/embed/backbones", {"base", "cifar_stem", "convnet", "hub", "self_supervised", "weights"}),
     (STRATEGIES, "stages/al/strategies", {"base"}),
 ]
 SOURCES = sorted(path for folder in ("cache", "stages", "pipeline") for path in (ROOT / folder).rglob("*.py"))
@@ -131,11 +131,17 @@ def test_makefile_and_command_line_share_their_defaults() -> None:
     defaults = dict(re.findall(r"^([A-Z_]+) +\?= ?(.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     al = importlib.import_module("pipeline.config").AlConfig()
     embed = importlib.import_module("stages.embed.config").EmbedConfig()
+    pretrain = importlib.import_module("stages.embed.config").PretrainConfig()
     training = importlib.import_module("stages.surrogate.config").TrainConfig()
     expected = {
         "DATA_ROOT": al.data_root,
         "DATASET": embed.dataset,
         "BACKBONE": embed.backbone,
+        "METHOD": pretrain.method,
+        "RECIPE": pretrain.recipe,
+        "ARCH": pretrain.arch,
+        "STEPS": pretrain.steps,
+        "EPOCHS": pretrain.epochs,
         "WEIGHTS": embed.weights,
         "DEVICE": embed.device,
         "SHARD": embed.shard,

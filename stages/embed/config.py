@@ -12,9 +12,9 @@ class EmbedConfig:
     """digits, cifar10, cifar100, svhn, fashion_mnist, tiny_imagenet or isic2019 (all but digits are downloaded to
     DATA_ROOT/datasets), folder:PATH or parquet:PATH, with parquet:PATH?label=COLUMN for another label column"""
     backbone: str = "simclr"
-    """simclr; resnet18, resnet34, resnet50, vgg16, densenet201; dino, dino_b; dinov2, dinov2_b, dinov2_l, dinov2_g,
-    each also with registers (dinov2_reg, ...); timm:MODEL for any other of timm; cifar_resnet18, cifar_resnet34,
-    cifar_resnet50 with WEIGHTS=file; resnet34_simclr_cifar100. Hyperparameters after colons:
+    """simclr, simsiam, rotation; resnet18, resnet34, resnet50, vgg16, densenet201; dino, dino_b; dinov2, dinov2_b,
+    dinov2_l, dinov2_g, each also with registers (dinov2_reg, ...); timm:MODEL for any other of timm; cifar_resnet18,
+    cifar_resnet34, cifar_resnet50 with WEIGHTS=file; resnet34_simclr_cifar100. Hyperparameters after colons:
     simclr:steps=1000:width=32"""
     views: tuple[str, ...] = ()
     """what to embed of each image, comma-separated: identity first, then any of hflip, sharpen, blur, crop and
@@ -31,3 +31,31 @@ class EmbedConfig:
     """seed of the random views"""
     data_root: Path = Path("data")
     """folder of everything alcove writes"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Pretrain a network on the unlabeled pool, so that `embed` finds it ready."""
+
+    method: str = "simclr"
+    """simclr, simsiam or rotation; hyperparameters after colons, such as simclr:width=64:temperature=0.1"""
+    dataset: str = "digits"
+    """the data set whose split "train" is learned from, without its labels"""
+    recipe: str = ""
+    """cpu, or the paper's: supclust_cifar10, supclust_isic2019, ssl_meets_al, best_practices; by default cpu"""
+    arch: str = ""
+    """convnet, resnet18, resnet34 or resnet50; by default the recipe's"""
+    steps: int | None = None
+    """optimiser steps; by default the recipe's"""
+    epochs: int | None = None
+    """passes over the pool, instead of steps"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    data_root: Path = Path("data")
+    """folder of everything alcove writes"""
+
+    @property
+    def backbone(self) -> str:
+        """What BACKBONE= has to say to embed with these weights."""
+        given = {"recipe": self.recipe, "arch": self.arch, "steps": self.steps, "epochs": self.epochs}
+        return ":".join([self.method, *(f"{name}={value}" for name, value in given.items() if value not in ("", None))])

@@ -54,7 +54,7 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
     require_writable(config.data_root)
     dataset, backbone = DATASETS.build(config.dataset), BACKBONES.build(config.backbone)
     views = build_views(config.views or backbone.views)
-    device = _device(config.device)
+    device = choose_device(config.device)
     images = dataset.open(config.data_root / "datasets")
     frozen = backbone.load(config.weights, images, config.data_root / "weights", device)
     identity = Identity(
@@ -183,7 +183,8 @@ def _part(text: str) -> tuple[int, int]:
     return int(match[1]) - 1, int(match[2])
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """The device that a name such as "auto" stands for. Raises InputError."""
     import torch
 
     if name == "auto":

@@ -25,7 +25,9 @@ SPECS = {
     "resnet34": "resnet34",
     "resnet34_simclr_cifar100": "resnet34_simclr_cifar100",
     "resnet50": "resnet50",
+    "rotation": "rotation",
     "simclr": "simclr",
+    "simsiam": "simsiam",
     "timm": "timm:test_resnet.r160_in1k",
 }
 TOO_BIG = {

@@ -340,6 +340,18 @@ def test_own_validation_images_are_drawn_evenly(tmp_path: Path, capsys: pytest.C
         assert f"validation_size={size} of 30 images is impossible" in capsys.readouterr().err
 
 
+def test_own_weights_that_are_damaged_or_lost(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["embed", "--dataset", f"folder:{folder}", *EMBED, "--data-root", str(root)]
+    weights = next(root.glob("weights/*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    assert main(command) == 2
+    assert "delete both to pretrain again" in capsys.readouterr().err
+    weights.unlink()
+    assert main(command) == 0
+    assert weights.read_bytes() == whole
+
+
 def test_the_cache_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ["--data-root", str(root)]
     assert main(["cache", *data]) == 0
