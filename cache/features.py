@@ -39,6 +39,7 @@ class Identity:
     backbone, parameters : the registered name and its hyperparameters; full_name : `<arch>.<weights>`
     weights : where they come from, as the user asked: "" for the backbone's own, "random", or a file's name
     weights_digest, dataset_digest : sha256; preprocessing, views : their records
+    precision, dtype : of the network's pass, and as stored
     """
 
     dataset: str
@@ -51,6 +52,7 @@ class Identity:
     preprocessing: Mapping[str, Any]
     views: Sequence[Mapping[str, Any]]
     view_seed: int
+    precision: str = "float32"
     dtype: str = "float16"
     format: int = FORMAT
 
@@ -348,7 +350,7 @@ def remove_cache(path: Path) -> None:
 
 FIX = Callable[[Mapping[str, Any] | None], str]
 """The command that makes or mends a cache of some identity; of None, the one that the user described."""
-CHOSEN = ("dataset", "backbone", "parameters", "weights", "views", "view_seed", "dtype", "format")
+CHOSEN = ("dataset", "backbone", "parameters", "weights", "views", "view_seed", "precision", "dtype", "format")
 """What the user chooses of an identity. The rest follows from that and from the images."""
 
 

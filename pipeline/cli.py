@@ -3,6 +3,7 @@
 Nothing heavy is imported before a subcommand runs, so that --help answers at once.
 """
 
+import errno
 import os
 import sys
 import warnings
@@ -25,6 +26,9 @@ Command = (
     | Annotated[CacheConfig, tyro.conf.subcommand("cache")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
 )
+
+_GO_ON = "make room and run the same command again, it goes on where it stopped"
+_REMEDIES = {errno.ENOSPC: f": {_GO_ON}", errno.EDQUOT: f": {_GO_ON}"}
 
 _registry = tyro.constructors.ConstructorRegistry()
 
@@ -72,9 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except OSError as error:
-            if error.filename is None:
+            if error.strerror is None:
                 raise
-            print(f"alcove: {error.filename}: {error.strerror}", file=sys.stderr)
+            where = f"{error.filename}: " if error.filename is not None else ""
+            print(f"alcove: {where}{error.strerror}{_REMEDIES.get(error.errno or 0, '')}", file=sys.stderr)
             return 2
 
 

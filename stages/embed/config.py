@@ -22,11 +22,13 @@ class EmbedConfig:
     weights: str = ""
     """a .safetensors, .pth, .pth.tar or .bin file, or 'random' to test plumbing; by default the backbone's own"""
     device: str = "auto"
-    """auto, cpu or cuda"""
+    """auto and cuda are all GPUs of this machine, each with a process of its own; or cpu, cuda:1, cuda:0,cuda:2"""
+    precision: str = "auto"
+    """float32 or bfloat16; by default bfloat16 on GPUs that have it. Features of one cache share one precision"""
     shard: str = "1/1"
     """which part of the work is ours: i/n for the i-th of n workers, which may run at once on one cache"""
-    batch_size: int = 256
-    """images per forward pass"""
+    batch_size: int = 0
+    """images per forward pass; by default what suits the device, and less where a GPU runs out of memory"""
     view_seed: int = 0
     """seed of the random views"""
     data_root: Path = Path("data")

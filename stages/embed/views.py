@@ -18,7 +18,6 @@ from stages.registry import Registry
 if TYPE_CHECKING:
     import torch
 
-    from stages.embed.backbones.base import Preprocessing
 
 VIEWS = Registry("view")
 _torch_seed_lock = threading.Lock()
@@ -49,7 +48,7 @@ class View(ABC):
         """(n, 3, height, width) uint8 -> the same shape and type, on the same device.
 
         seeds : one per image; all that a random view draws from, so neither batch nor order matters.
-            Deterministic views ignore them.
+            A view that draws nothing ignores them.
         """
 
 
@@ -218,19 +217,3 @@ def _draws(spec: str) -> list[View]:
 def view_seed(base: int, label: str, image_id: str) -> int:
     """The seed of one view of one image, in [0, 2**63), from sha256: the same in every process and batch."""
     return int.from_bytes(hashlib.sha256(repr((base, label, image_id)).encode()).digest()[:8], "big") >> 1
-
-
-def prepare(
-    images: Sequence[np.ndarray], view: View, seeds: Sequence[int], preprocessing: Preprocessing
-) -> torch.Tensor:
-    """Network input of one view: (height, width, 3) uint8 images -> (n, 3, crop, crop) float32.
-
-    images : at least one. They run as one batch where all sizes agree, else one by one.
-    """
-    import torch
-
-    if len({image.shape for image in images}) == 1:
-        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        return preprocessing(view.apply(stacked, seeds))
-    pairs = zip(images, seeds, strict=True)
-    return torch.cat([prepare([image], view, [seed], preprocessing) for image, seed in pairs])

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from cache.features import FeatureWriter, Identity, Listing
 from stages.embed.backbones import BACKBONES
 from stages.embed.backbones.base import FrozenBackbone
-from stages.embed.config import EmbedConfig
-from stages.embed.extract import _embed_shards
+from stages.embed.engine import Engine
+from stages.embed.extract import write_shards
 from stages.embed.images import DATASETS
 from stages.embed.images.base import ImageSet
 from stages.embed.views import VIEWS
@@ -69,8 +69,8 @@ def ours(images: ImageSet, n: int, frozen: FrozenBackbone, folder: Path, batch: 
     )
     listing = Listing(ids=images.ids[:n], labels=images.labels[:n], split=images.split[:n], class_names=())
     writer = FeatureWriter(Path(tempfile.mkdtemp(dir=folder)), identity, listing, frozen.dim)
-    config = EmbedConfig(batch_size=batch)
-    _embed_shards(writer, writer.pending(), images, frozen, [VIEWS.build("identity")], config, "cpu")
+    engine = Engine(images, frozen, [VIEWS.build("identity")])
+    write_shards(writer, writer.pending(), engine)
     writer.finish()
 
 

@@ -157,15 +157,16 @@ embed(EmbedConfig(dataset=sys.argv[1], backbone=sys.argv[2], data_root=root, sha
 """
 SLOW_EMBED = """
 import sys, time
-import stages.embed.extract as extract
-whole = extract.embed_batch
-def slowly(*args, **kwargs):
-    time.sleep(0.4)
-    return whole(*args, **kwargs)
-extract.embed_batch = slowly
+from stages.embed.engine import Engine
+whole = Engine._forward
+def slowly(*args):
+    time.sleep(0.13)
+    return whole(*args)
+Engine._forward = slowly
 from stages.embed.config import EmbedConfig
+from stages.embed.extract import embed
 from pathlib import Path
-extract.embed(EmbedConfig(dataset=sys.argv[1], backbone=sys.argv[2], data_root=Path(sys.argv[3])), shard_images=12)
+embed(EmbedConfig(dataset=sys.argv[1], backbone=sys.argv[2], data_root=Path(sys.argv[3])), shard_images=12)
 """
 
 
@@ -266,7 +267,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "too many seeds": (["al", "--seeds", "99999999999999999999", *data], "seeds='9999"),
         "surrogate seeds": (["surrogate", "--seeds", "x", *data], "seeds='x'"),
         "wrong part": (["embed", "--shard", "3/2", *data], "shard='3/2'"),
-        "wrong batch size": (["embed", "--batch-size", "0", *data], "batch_size=0"),
+        "wrong batch size": (["embed", "--batch-size", "-1", *data], "batch_size=-1"),
         "no weights": (["embed", "--backbone", "resnet18", "--weights", str(tmp_path / "w.pth"), *data], "w.pth"),
     }
 

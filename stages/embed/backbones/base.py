@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import torch
 
 BACKBONES = Registry("backbone")
-_IMAGES_AT_ONCE = 32
-"""As floats, images take four times their bytes: this bounds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +21,7 @@ class Preprocessing:
     """How uint8 images become network input; part of the cache key.
 
     resize : length of the shorter side after resizing, in pixels; 0 keeps the size
-    crop : side of the central square that is kept, in pixels; 0 keeps everything
+    crop : side of the central square that is kept, in pixels; it is the network's input
     interpolation : "bilinear" or "bicubic", antialiased
     mean, std : per channel, of values scaled to [0, 1]
     squash : resize both sides to `resize`, whatever the shape of the image
@@ -37,29 +35,25 @@ class Preprocessing:
     squash: bool = False
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, 3, height, width) uint8 -> (n, 3, crop, crop) float32, on the images' device."""
-        import torch
+        """(n, 3, height, width) uint8 -> (n, 3, crop, crop) float32, on the images' device.
 
-        return torch.cat([self._prepare(part) for part in images.split(_IMAGES_AT_ONCE)])
-
-    def _prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """Resized as floats and rounded, as torchvision's weights records do it.
-
-        Resizing bytes takes less than half the time, and gives pixels one level off (bicubic: up to 28) that depend
-        on device and processor: one cache would hold two kinds of features.
+        Resized as floats and rounded, as torchvision's weights records do it with a tensor. Resizing bytes takes a
+        fifth of the time, and gives pixels one level off (bicubic: up to 28) that depend on device and processor: one
+        cache would hold two kinds of features.
         """
         import torch
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2 import functional as F
 
-        images = images.to(torch.float32)
+        pixels = images.to(torch.float32, memory_format=torch.contiguous_format)  # the kernel is slow on other layouts
         if self.resize:
             size = [self.resize] * (2 if self.squash else 1)
-            resized = F.resize(images, size, InterpolationMode(self.interpolation), antialias=True)
-            images = resized.round().clamp(0, 255)
-        if self.crop:
-            images = F.center_crop(images, [self.crop, self.crop])
-        return F.normalize(images / 255, list(self.mean), list(self.std))
+            pixels = F.resize(pixels, size, InterpolationMode(self.interpolation), antialias=True)
+        pixels = F.center_crop(pixels, [self.crop, self.crop])
+        if self.resize:
+            pixels = pixels.round_().clamp_(0, 255)
+        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return pixels.sub_(255 * mean).div_(255 * std)
 
     def record(self) -> dict[str, Any]:
         return asdict(self)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cache.errors import CacheMismatchError, InputError
 from cache.files import digest_json, require_writable, write_json, write_whole
 from stages.embed.backbones.base import Backbone, FrozenBackbone, Preprocessing
+from stages.embed.device import PRECISIONS
 from stages.embed.images.base import ImageSet
 from stages.embed.pretrain.recipes import RECIPES, Recipe
 
@@ -23,7 +24,6 @@ _TRAINING_VERSION = 2
 """Raise it when pretrain/, convnet.py or cifar_stem.py change what a recipe gives: older weights are then made anew."""
 _CIFAR_STEM_UP_TO = 64
 _LOSSES_KEPT = 1000
-_PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,8 @@ class SelfSupervised(Backbone):
                 object.__setattr__(self, key, value)
         if not self.width > 0 or self.seed < 0:
             raise ValueError(f"width must be above 0 and seed at least 0, got width={self.width}, seed={self.seed}")
-        if self.precision not in _PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(_PRECISIONS)}, got {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
 
     @abstractmethod
     def head(self, dim: int, recipe: Recipe) -> nn.Module:

@@ -9,7 +9,7 @@ from cache.files import require_writable
 from stages.embed.backbones import BACKBONES
 from stages.embed.backbones.self_supervised import SelfSupervised
 from stages.embed.config import PretrainConfig
-from stages.embed.extract import choose_device
+from stages.embed.device import choose_devices
 from stages.embed.images import DATASETS
 
 if TYPE_CHECKING:
@@ -26,5 +26,5 @@ def pretrain(config: PretrainConfig) -> Pretrained:
     require_writable(config.data_root)
     dataset = DATASETS.build(config.dataset)
     return backbone.pretrain(
-        dataset.open(config.data_root / "datasets"), config.data_root / "weights", choose_device(config.device)
+        dataset.open(config.data_root / "datasets"), config.data_root / "weights", choose_devices(config.device)[0]
     )

@@ -6,7 +6,6 @@ checkpoint needs no generator's state, and neither probes nor checkpoints can mo
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import statistics
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from cache.errors import InputError
 from cache.files import write_whole
 from stages.embed.backbones.weights import seeded_init
+from stages.embed.device import autocast, choose_precision
 from stages.embed.pretrain.augment import augment
 from stages.embed.pretrain.pixels import channel_statistics
 from stages.embed.pretrain.recipes import Recipe
@@ -91,13 +91,13 @@ def train(
     state = _State(objective, network, recipe, seed, device, checkpoint)
     total = recipe.total_steps(len(pixels))
     order = _Order(pixels.to(device), recipe, seed)
-    autocast = _autocast(device, precision)
-    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
+    precision = choose_precision(precision, device)
+    layout = torch.channels_last if device.startswith("cuda") else torch.contiguous_format
     for step in _progress(state, total, device):
         images = order.batch(step).float() / 255
         draws = generator(seed, "views", step)
         views = [(augment(images, draws, flippable, recipe) - mean) / std for _ in range(objective.n_views)]
-        with autocast():
+        with autocast(device, precision):
             outputs = objective.outputs(network, state.head, [view.contiguous(memory_format=layout) for view in views])
         loss = objective.loss(tuple(output.float() for output in outputs), recipe)
         state.update(loss, recipe.learning_rate * schedule(step / total, recipe))
@@ -155,7 +155,7 @@ class _State:
         device: str,
         checkpoint: Path | None,
     ):
-        if device == "cuda":
+        if device.startswith("cuda"):
             torch.backends.cudnn.benchmark = True  # every batch has one shape
             network = network.to(memory_format=torch.channels_last)
         with seeded_init(seed):
@@ -233,14 +233,6 @@ def _optimizer(trained: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
     )
-
-
-def _autocast(device: str, precision: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    if precision == "auto":
-        precision = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    if precision == "float32":
-        return contextlib.nullcontext
-    return lambda: torch.autocast(device, dtype=torch.bfloat16)
 
 
 def _dim(network: nn.Module, size: int) -> int:

@@ -1,6 +1,7 @@
 """Weights files as others publish them, made here with random values, load key by key."""
 
 import huggingface_hub
+import numpy as np
 import pytest
 import timm
 import torch
@@ -11,7 +12,6 @@ from cache.errors import InputError
 from stages.embed.backbones import BACKBONES, cifar, dino, hub, timm_models
 from stages.embed.backbones.weights import load_strictly, seeded_init
 from stages.embed.images import DATASETS
-from stages.embed.views import VIEWS, prepare
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +245,8 @@ def test_the_hubs_simclr_for_cifar100(digits, tmp_path, monkeypatch):
     assert asked[1:] == [("edadaltocg/resnet34_simclr_cifar100", "pytorch_model.bin")]
     assert frozen.full_name == "cifar_resnet34.simclr_cifar100" and frozen.preprocessing.crop == 32
     assert (frozen.preprocessing.mean, frozen.preprocessing.std) == cifar.STATISTICS["cifar100"]
-    batch = prepare([digits.load(i) for i in range(4)], VIEWS.build("identity"), [0] * 4, frozen.preprocessing)
+    pixels = np.stack([digits.load(i) for i in range(4)])
+    batch = frozen.preprocessing(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     with torch.no_grad():
         torch.testing.assert_close(frozen.network(batch), network(batch))
     by_path = load("cifar_resnet34:trained_on=cifar100", file, digits, tmp_path)

@@ -12,16 +12,14 @@ import torch
 from PIL import Image
 
 from cache.errors import InputError
-from stages.embed.backbones.base import Preprocessing
 from stages.embed.config import EmbedConfig
 from stages.embed.extract import embed
 from stages.embed.images.folder import FolderImages
-from stages.embed.views import VIEWS, build_views, prepare, specs_of, view_seed
+from stages.embed.views import VIEWS, build_views, specs_of, view_seed
 
 REPO = Path(__file__).resolve().parents[3]
 NAMES = ("blur", "crop", "hflip", "identity", "sharpen", "trivialaugment")
 RANDOM = ("crop", "trivialaugment")
-PREPROCESSING = Preprocessing(resize=8, crop=8, interpolation="bilinear", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
 
 
 def some_images(n: int = 6, height: int = 8, width: int = 8) -> torch.Tensor:
@@ -113,31 +111,6 @@ def test_view_seeds_are_spread_and_stay():
     assert len(seeds) == 600 and min(seeds) >= 0 and max(seeds) < 2**63
     assert view_seed(0, "crop", "train/1.png") == 639132578427598909  # golden: it decides cached features
     assert view_seed(1, "crop", "train/1.png") != view_seed(0, "crop", "train/1.png")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_prepare_is_the_same_in_a_batch_and_alone(name):
-    view = VIEWS.build(name)
-    images = [image.permute(1, 2, 0).numpy() for image in some_images(3, 12, 12)]
-    batch = prepare(images, view, [1, 2, 3], PREPROCESSING)
-    alone = torch.cat(
-        [prepare([image], view, [seed], PREPROCESSING) for image, seed in zip(images, [1, 2, 3], strict=True)]
-    )
-    assert batch.shape == (3, 3, 8, 8) and batch.dtype == torch.float32
-    assert torch.equal(batch, alone)
-
-
-def test_prepare_takes_images_of_any_size():
-    images = [image[0].permute(1, 2, 0).numpy() for image in (some_images(1, 9, 20), some_images(1, 30, 8))]
-    mixed = prepare(images, VIEWS.build("crop"), [1, 2], PREPROCESSING)
-    assert mixed.shape == (2, 3, 8, 8)
-    assert torch.equal(mixed[1:], prepare(images[1:], VIEWS.build("crop"), [2], PREPROCESSING))
-
-
-def test_prepare_normalises():
-    gray = np.full((8, 8, 3), 255, dtype=np.uint8)
-    prepared = prepare([gray], VIEWS.build("identity"), [0], PREPROCESSING)
-    torch.testing.assert_close(prepared, torch.full((1, 3, 8, 8), (1 - 0.5) / 0.2))
 
 
 def test_draws_are_views_of_their_own():
