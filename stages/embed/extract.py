@@ -69,7 +69,13 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
         views=[view.record() for view in views],
         view_seed=config.view_seed,
     )
-    listing = Listing(ids=images.ids, labels=images.labels, split=images.split, class_names=images.class_names)
+    listing = Listing(
+        ids=images.ids,
+        labels=images.labels,
+        split=images.split,
+        contents=images.contents,
+        class_names=images.class_names,
+    )
     writer = FeatureWriter(config.data_root / "features", identity, listing, frozen.dim, shard_images)
     pending = writer.pending()
     ours = [shard for shard in pending if shard % parts == part]

@@ -67,7 +67,8 @@ def ours(images: ImageSet, n: int, frozen: FrozenBackbone, folder: Path, batch: 
         views=[{"name": "identity"}],
         view_seed=0,
     )
-    listing = Listing(ids=images.ids[:n], labels=images.labels[:n], split=images.split[:n], class_names=())
+    ids, labels, split, contents = (column[:n] for column in (images.ids, images.labels, images.split, images.contents))
+    listing = Listing(ids=ids, labels=labels, split=split, contents=contents, class_names=())
     writer = FeatureWriter(Path(tempfile.mkdtemp(dir=folder)), identity, listing, frozen.dim)
     config = EmbedConfig(batch_size=batch)
     _embed_shards(writer, writer.pending(), images, frozen, [VIEWS.build("identity")], config, "cpu")

@@ -41,6 +41,7 @@ LISTING = Listing(
     ids=[f"dir/ä {i}.png" for i in range(N)],
     labels=np.arange(N) % 3 - 1,
     split=["train", "test"] * (N // 2) + ["train"],
+    contents=[f"{i:064x}" for i in range(N)],
     class_names=("cat", "dog"),
 )
 FEATURES = np.random.default_rng(0).normal(size=(N, 2, DIM)).astype(np.float32)
@@ -89,6 +90,7 @@ def test_reads_back_what_was_written(root: Path) -> None:
     assert cache.ids.tolist() == list(LISTING.ids)
     assert cache.labels.tolist() == LISTING.labels.tolist()
     assert cache.split.tolist() == list(LISTING.split)
+    assert cache.contents.tolist() == list(LISTING.contents)
     assert cache.class_names == ["cat", "dog"]
     assert cache.unreadable == {9: "dir/ä 9.png is truncated"}
     assert np.flatnonzero(~cache.readable).tolist() == [9]
@@ -206,7 +208,7 @@ def test_a_flipped_bit_is_noticed_and_mended(root: Path) -> None:
     assert tree(path) == before
 
 
-@pytest.mark.parametrize("name", ["ids", "labels", "split"])
+@pytest.mark.parametrize("name", ["ids", "labels", "split", "contents"])
 def test_damaged_labels_are_noticed_and_mended(root: Path, name: str) -> None:
     path = write_all(root)
     before = tree(path)
