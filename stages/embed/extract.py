@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from cache.errors import InputError, UnreadableImageError
 from cache.features import SHARD_IMAGES, FeatureWriter, Identity, Listing
 from cache.files import require_writable
+from cache.reuse import EarlierFeatures, finished_identities
 from stages.embed.backbones import BACKBONES
 from stages.embed.config import EmbedConfig
 from stages.embed.images import DATASETS
@@ -33,19 +35,25 @@ BATCHES_AHEAD = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """What a call did. new_images : embedded in it; missing_images : left to other workers; unreadable : id -> why"""
+    """What a call did.
+
+    new_images : embedded in it; copied_images : taken from earlier caches in it; missing_images : left to other workers
+    unreadable : id -> why
+    """
 
     path: Path
     n_images: int
     n_views: int
     new_images: int
+    copied_images: int
     missing_images: int
     unreadable: dict[str, str]
 
 
 def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
-    """Make or complete the cache that the configuration describes. What stands already is not computed again.
+    """Make or complete the cache that the configuration describes.
 
+    What stands already is not computed again, neither in this cache nor in another one: see `EarlierFeatures`.
     Raises InputError, WeightsUnavailableError.
     """
     if config.batch_size < 1:
@@ -56,18 +64,25 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
     views = build_views(config.views or backbone.views)
     device = choose_device(config.device)
     images = dataset.open(config.data_root / "datasets")
-    frozen = backbone.load(config.weights, images, config.data_root / "weights", device)
+    features_root, weights_root = config.data_root / "features", config.data_root / "weights"
+    chosen: dict[str, Any] = {
+        "dataset": dataset.slug,
+        "backbone": backbone.name,
+        "parameters": asdict(backbone),
+        "views": [view.record() for view in views],
+        "view_seed": config.view_seed,
+    }
+    to_make = None if config.weights else backbone.weights_to_make(images, weights_root)
+    if to_make:
+        _say_what_keeps_weights(to_make, chosen, features_root)
+    frozen = backbone.load(config.weights, images, weights_root, device)
     identity = Identity(
-        dataset=dataset.slug,
+        **chosen,
         dataset_digest=images.digest,
-        backbone=backbone.name,
-        parameters=asdict(backbone),
         full_name=frozen.full_name,
         weights=Path(config.weights).name,
         weights_digest=frozen.weights_digest,
         preprocessing=frozen.preprocessing.record(),
-        views=[view.record() for view in views],
-        view_seed=config.view_seed,
     )
     listing = Listing(
         ids=images.ids,
@@ -76,12 +91,17 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
         contents=images.contents,
         class_names=images.class_names,
     )
-    writer = FeatureWriter(config.data_root / "features", identity, listing, frozen.dim, shard_images)
+    writer = FeatureWriter(features_root, identity, listing, frozen.dim, shard_images)
     pending = writer.pending()
     ours = [shard for shard in pending if shard % parts == part]
-    new = sum(len(writer.rows(shard)) for shard in ours)
-    if ours:
-        _embed_shards(writer, ours, images, frozen, views, config, device)
+    rows = [row for shard in ours for row in writer.rows(shard)]
+    earlier = EarlierFeatures(features_root, identity, listing, rows)
+    new = len(earlier.missing(rows))
+    to_embed = [shard for shard in ours if earlier.missing(writer.rows(shard))]
+    for shard in sorted({*ours} - {*to_embed}):
+        _copy_shard(writer, shard, earlier, (len(views), frozen.dim))
+    if to_embed:
+        _embed_shards(writer, to_embed, images, frozen, views, config, device, earlier)
     missing = [shard for shard in pending if not writer.has_record(shard)]
     if not missing and (pending or not writer.complete):
         writer.finish()
@@ -92,9 +112,36 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
         n_images=len(images),
         n_views=len(views),
         new_images=new,
+        copied_images=len(rows) - new,
         missing_images=sum(len(writer.rows(shard)) for shard in missing),
         unreadable=writer.unreadable(),
     )
+
+
+def _say_what_keeps_weights(to_make: Path, chosen: Mapping[str, Any], features_root: Path) -> None:
+    """Where weights are about to be made of images that have changed: the option that keeps those of before.
+
+    to_make : their file; chosen : what of the identity does not depend on the images
+    """
+    names = [
+        to_make.with_name(identity["weights"] or f"{identity['full_name']}{to_make.suffix}")
+        for identity in finished_identities(features_root)
+        if all(identity.get(name) == value for name, value in chosen.items())
+    ]
+    kept = next((file for file in names if file.is_file()), None)
+    if kept:
+        print(
+            f"pretraining on the images as they are now; WEIGHTS={shlex.quote(str(kept))} keeps the weights of before "
+            f"and embeds only the images that are new"
+        )
+
+
+def _copy_shard(writer: FeatureWriter, shard: int, earlier: EarlierFeatures, shape: tuple[int, int]) -> None:
+    """Write a shard that is known whole. shape : (views, dim)"""
+    rows = writer.rows(shard)
+    features = np.zeros((len(rows), *shape), dtype=np.float32)
+    earlier.fill(rows, features)
+    writer.write(shard, features)
 
 
 def _embed_shards(
@@ -105,25 +152,30 @@ def _embed_shards(
     views: list[View],
     config: EmbedConfig,
     device: str,
+    earlier: EarlierFeatures,
 ) -> None:
-    """Decode ahead in threads, run the network here, write behind in another thread."""
-    new = sum(len(writer.rows(shard)) for shard in shards)
+    """Decode ahead in threads, run the network here, write behind in another thread.
+
+    shards : each with at least one image that `earlier` does not have
+    """
+    new = sum(len(earlier.missing(writer.rows(shard))) for shard in shards)
     with (
         ThreadPoolExecutor(os.cpu_count()) as decoders,
         ThreadPoolExecutor(1) as behind,
         tqdm(total=new, desc="embed", unit="image", disable=None) as bar,
     ):
         batches = [
-            (shard, range(start, min(start + config.batch_size, rows.stop)))
+            (shard, missing[start : start + config.batch_size])
             for shard in shards
-            for rows in [writer.rows(shard)]
-            for start in range(rows.start, rows.stop, config.batch_size)
+            for missing in [earlier.missing(writer.rows(shard))]
+            for start in range(0, len(missing), config.batch_size)
         ]
         written: Future[None] | None = None
         loaded = _load_ahead(images, [batch for _, batch in batches], decoders)
         for shard, group in groupby(zip(batches, loaded, strict=True), key=lambda item: item[0][0]):
             rows = writer.rows(shard)
             features = np.zeros((len(rows), len(views), frozen.dim), dtype=np.float32)
+            earlier.fill(rows, features)
             unreadable: dict[int, str] = {}
             for (_, batch), decoded in group:
                 readable = [i for i, image in enumerate(decoded) if not isinstance(image, str)]
@@ -141,7 +193,7 @@ def _embed_shards(
 
 
 def _load_ahead(
-    images: ImageSet, batches: list[range], pool: ThreadPoolExecutor
+    images: ImageSet, batches: list[list[int]], pool: ThreadPoolExecutor
 ) -> Iterator[list[UInt8[np.ndarray, "height width 3"] | str]]:
     """Decoded images batch by batch, two batches ahead of the reader; the reason in place of an unreadable image."""
 

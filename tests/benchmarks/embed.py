@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from cache.features import FeatureWriter, Identity, Listing
+from cache.reuse import EarlierFeatures
 from stages.embed.backbones import BACKBONES
 from stages.embed.backbones.base import FrozenBackbone
 from stages.embed.config import EmbedConfig
@@ -69,9 +70,10 @@ def ours(images: ImageSet, n: int, frozen: FrozenBackbone, folder: Path, batch: 
     )
     ids, labels, split, contents = (column[:n] for column in (images.ids, images.labels, images.split, images.contents))
     listing = Listing(ids=ids, labels=labels, split=split, contents=contents, class_names=())
-    writer = FeatureWriter(Path(tempfile.mkdtemp(dir=folder)), identity, listing, frozen.dim)
-    config = EmbedConfig(batch_size=batch)
-    _embed_shards(writer, writer.pending(), images, frozen, [VIEWS.build("identity")], config, "cpu")
+    root = Path(tempfile.mkdtemp(dir=folder))
+    writer = FeatureWriter(root, identity, listing, frozen.dim)
+    config, none = EmbedConfig(batch_size=batch), EarlierFeatures(root, identity, listing, [])
+    _embed_shards(writer, writer.pending(), images, frozen, [VIEWS.build("identity")], config, "cpu", none)
     writer.finish()
 
 
