@@ -382,8 +382,8 @@ def find_cache(
 
     parameters : hyperparameters the user named; caches made with others do not match
     key : its beginning, to choose where several match
-    Of caches that the user chose alike, the newest counts: the images at that place have changed since the others.
-    Unfinished caches count only where no finished one matches.
+    The newest tells the images at that place: caches of other images count only by their key, and of those that the
+    user chose alike only the newest does. Unfinished caches count only where no finished one matches.
     Raises CacheMissError, CacheIncompleteError, CacheMismatchError, InputError (several match, or no such key).
     """
     matching: dict[str, Path] = {}
@@ -392,13 +392,16 @@ def find_cache(
         named = {name: identity.get("parameters", {}).get(name) for name in parameters}
         if (identity.get("backbone"), identity.get("format"), named) == (backbone, FORMAT, dict(parameters)):
             chosen = path.parent.name if key else digest_json({name: identity.get(name) for name in CHOSEN})
+            matching.pop(chosen, None)
             matching[chosen] = path.parent
     if not matching:
         raise CacheMissError(f"there are no features of {backbone!r} for {dataset!r} yet: run `{fix(None)}`")
-    finished = [path for path in matching.values() if (path / "manifest.json").exists()]
-    found = [path for path in finished or matching.values() if path.name.startswith(key)]
+    usable = [path for path in matching.values() if (path / "manifest.json").exists()] or list(matching.values())
+    images = {path: read_identity(path).get("dataset_digest") for path in usable}
+    usable = [path for path in usable if key or images[path] == images[usable[-1]]]
+    found = [path for path in usable if path.name.startswith(key)]
     if len(found) != 1:
-        keys = ", ".join(f"{path.name} ({path.parent.name})" for path in finished or matching.values())
+        keys = ", ".join(f"{path.name} ({path.parent.name})" for path in usable)
         what = f"{len(found)} feature caches" if found else f"no feature cache with key {key}"
         raise InputError(f"{what} of {backbone!r} for {dataset!r}: choose with KEY= one of {keys}")
     return FeatureCache(found[0], fix(read_identity(found[0])))

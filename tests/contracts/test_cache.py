@@ -284,6 +284,16 @@ def test_the_newest_content_of_a_changed_data_set_counts(root: Path) -> None:
     assert find(root).path == newer
 
 
+def test_caches_of_older_images_count_only_by_their_key(root: Path) -> None:
+    older = write_all(root)
+    newer = write_all(root, replace(IDENTITY, dataset_digest="d1", weights="kept.safetensors"))
+    assert find(root).path == newer
+    assert find(root, key=older.name).path == older
+    other = write_all(root, replace(IDENTITY, dataset_digest="d1"))
+    with pytest.raises(InputError, match=f"2 feature caches.*({newer.name}|{other.name})"):
+        find(root)
+
+
 def test_an_unfinished_cache_does_not_stand_in_the_way_of_a_finished_one(root: Path) -> None:
     finished = write_all(root)
     writer(root, replace(IDENTITY, view_seed=1)).close()

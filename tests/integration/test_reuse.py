@@ -295,6 +295,8 @@ def test_pretraining_anew_names_the_weights_of_before(
         assert main([*command, "--weights", str(kept)]) == 0
         said = capsys.readouterr().out
         assert said.startswith("embedded 1 images x 3 views in ") and ", copied 9" in said
+        assert main(["al", *command[1:], *AL[2:], "--strategy", "random", "--seeds", "1", "--workers", "1"]) == 0
+        assert f"features {Path(said.strip().rpartition(': ')[2]).name} " in capsys.readouterr().out
     digests = {json.loads(file.read_text())["weights_digest"] for file in root.glob("features/*/*/*/identity.json")}
     assert len(digests) == 1
     assert main([*command[:-1], str(root), "--views", "identity"]) == 0
