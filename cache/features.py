@@ -3,7 +3,7 @@
     <root>/<data set>/<backbone's full name>/<key>/
         identity.json      everything that changes a value; its digest is the key; written first
         features/          (n_images, n_views, dim) float16; a Zarr shard holds some images with all their views
-        ids/ labels/ split/
+        ids/ labels/ split/ contents/
         records/00000.json digest and unreadable images of a shard, written when the shard stands
         manifest.json      written last: its existence says that the cache is complete
 
@@ -27,7 +27,7 @@ from cache.errors import CacheError, CacheIncompleteError, CacheMismatchError, C
 from cache.files import PARTIAL, digest_array, digest_json, write_json
 from cache.locks import Lock
 
-FORMAT = 1
+FORMAT = 2
 CHUNK_IMAGES = 256
 SHARD_IMAGES = 1024
 
@@ -66,11 +66,15 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The images of a cache, in order. labels : class index or -1; split : train, val or test."""
+    """The images of a cache, in order.
+
+    labels : class index or -1; split : train, val or test; contents : sha256 of the image's own bytes, or UNREADABLE
+    """
 
     ids: Sequence[str]
     labels: Int[np.ndarray, "images"]
     split: Sequence[str]
+    contents: Sequence[str]
     class_names: Sequence[str]
 
 
@@ -127,10 +131,11 @@ class FeatureWriter:
             "ids": np.array(self._listing.ids, dtype=text),
             "labels": np.asarray(self._listing.labels, dtype=np.int64),
             "split": np.array(self._listing.split, dtype=text),
+            "contents": np.array(self._listing.contents, dtype=text),
         }
 
     def _write_listing(self) -> None:
-        """Ids, labels and split, where they are not on disk as they should be."""
+        """Ids, labels, split and contents, where they are not on disk as they should be."""
         group = zarr.open_group(self.path, mode="a", zarr_format=3)
         for name, column in self._columns().items():
             if not _holds(self.path, name, column):
@@ -274,6 +279,10 @@ class FeatureCache:
         return _read_array(self.path, "split").astype(object)
 
     @cached_property
+    def contents(self) -> np.ndarray:
+        return _read_array(self.path, "contents").astype(object)
+
+    @cached_property
     def readable(self) -> Bool[np.ndarray, "images"]:
         """Images whose features are real."""
         mask = np.ones(self.manifest["shape"][0], dtype=bool)
@@ -289,16 +298,25 @@ class FeatureCache:
 
     def blocks(self) -> Iterator[tuple[slice, Float[np.ndarray, "rows views dim"]]]:
         """Shard by shard, each checked against its record. Raises CacheMismatchError."""
-        n, step = self.manifest["shape"][0], _open_array(self.path, "features").shards[0]  # type: ignore[index]
-        for shard, record in enumerate(_read_records(self.path, -(-n // step))):
-            rows = slice(shard * step, min((shard + 1) * step, n))
-            try:
-                block = _read_array(self.path, "features", rows)
-            except CacheMismatchError:
-                block = np.empty(0)
-            if digest_array(block) != record["digest"]:
-                raise CacheMismatchError(f"shard {shard} of {self.path} is not what was written: run `{self.fix}`")
-            yield rows, block
+        n, step = self.manifest["shape"][0], self.shard_images
+        for shard in range(-(-n // step)):
+            yield slice(shard * step, min((shard + 1) * step, n)), self.block(shard)
+
+    @cached_property
+    def shard_images(self) -> int:
+        """Images per shard; the last one may hold fewer."""
+        return int(_open_array(self.path, "features").shards[0])  # type: ignore[index]
+
+    def block(self, shard: int) -> Float[np.ndarray, "rows views dim"]:
+        """The features of one shard, checked against its record. Raises CacheMismatchError."""
+        try:
+            start = shard * self.shard_images
+            block = _read_array(self.path, "features", slice(start, start + self.shard_images))
+        except CacheMismatchError:
+            block = np.empty((0, 0, 0))
+        if digest_array(block) != _read_json(_record_path(self.path, shard)).get("digest"):
+            raise CacheMismatchError(f"shard {shard} of {self.path} is not what was written: run `{self.fix}`")
+        return block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,9 +336,14 @@ def list_caches(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.glob("*/*/*/identity.json"))
 
 
+def read_identity(path: Path) -> dict[str, Any]:
+    """The identity that a cache states, unchecked; empty where it cannot be read."""
+    return _read_json(path / "identity.json")
+
+
 def describe_cache(path: Path) -> Description:
     """What a cache says of itself, unchecked."""
-    identity = _read_json(path / "identity.json")
+    identity = read_identity(path)
     return Description(
         dataset=identity.get("dataset", "?"),
         full_name=identity.get("full_name", "?"),
@@ -350,37 +373,40 @@ def remove_cache(path: Path) -> None:
 
 FIX = Callable[[Mapping[str, Any] | None], str]
 """The command that makes or mends a cache of some identity; of None, the one that the user described."""
-CHOSEN = ("dataset", "backbone", "parameters", "weights", "views", "view_seed", "precision", "dtype", "format")
+CHOSEN = ("dataset", "backbone", "parameters", "weights", "views", "view_seed", "precision", "dtype")
 """What the user chooses of an identity. The rest follows from that and from the images."""
 
 
 def find_cache(
     root: Path, dataset: str, backbone: str, parameters: Mapping[str, Any], key: str, fix: FIX
 ) -> FeatureCache:
-    """The one finished cache of a data set and backbone.
+    """The one finished cache of a data set and backbone, in the present format.
 
     parameters : hyperparameters the user named; caches made with others do not match
     key : its beginning, to choose where several match
-    Of caches that the user chose alike, the newest counts: the images at that place have changed since the others.
-    Unfinished caches count only where no finished one matches.
+    The newest tells the images at that place: caches of other images count only by their key, and of those that the
+    user chose alike only the newest does. Unfinished caches count only where no finished one matches.
     Raises CacheMissError, CacheIncompleteError, CacheMismatchError, InputError (several match, or no such key).
     """
     matching: dict[str, Path] = {}
     for path in sorted((root / dataset).glob("*/*/identity.json"), key=lambda path: path.stat().st_mtime):
-        identity = _read_json(path)
+        identity = read_identity(path.parent)
         named = {name: identity.get("parameters", {}).get(name) for name in parameters}
-        if identity.get("backbone") == backbone and named == dict(parameters):
+        if (identity.get("backbone"), identity.get("format"), named) == (backbone, FORMAT, dict(parameters)):
             chosen = path.parent.name if key else digest_json({name: identity.get(name) for name in CHOSEN})
+            matching.pop(chosen, None)
             matching[chosen] = path.parent
     if not matching:
         raise CacheMissError(f"there are no features of {backbone!r} for {dataset!r} yet: run `{fix(None)}`")
-    finished = [path for path in matching.values() if (path / "manifest.json").exists()]
-    found = [path for path in finished or matching.values() if path.name.startswith(key)]
+    usable = [path for path in matching.values() if (path / "manifest.json").exists()] or list(matching.values())
+    images = {path: read_identity(path).get("dataset_digest") for path in usable}
+    usable = [path for path in usable if key or images[path] == images[usable[-1]]]
+    found = [path for path in usable if path.name.startswith(key)]
     if len(found) != 1:
-        keys = ", ".join(f"{path.name} ({path.parent.name})" for path in finished or matching.values())
+        keys = ", ".join(f"{path.name} ({path.parent.name})" for path in usable)
         what = f"{len(found)} feature caches" if found else f"no feature cache with key {key}"
         raise InputError(f"{what} of {backbone!r} for {dataset!r}: choose with KEY= one of {keys}")
-    return FeatureCache(found[0], fix(_read_json(found[0] / "identity.json")))
+    return FeatureCache(found[0], fix(read_identity(found[0])))
 
 
 def _verified_manifest(path: Path, fix: str) -> dict[str, Any]:
@@ -392,9 +418,7 @@ def _verified_manifest(path: Path, fix: str) -> dict[str, Any]:
     problem = None
     if manifest.get("digest") != digest_json(stated) or manifest.get("format") != FORMAT:
         problem = "its manifest was changed or is not of this version"
-    elif (
-        digest_json(manifest["identity"])[:16] != path.name or _read_json(path / "identity.json") != stated["identity"]
-    ):
+    elif digest_json(manifest["identity"])[:16] != path.name or read_identity(path) != stated["identity"]:
         problem = "its manifest describes another cache"
     elif not _parts_stand(path, manifest):
         problem = "its parts are not those that its manifest was made for"
@@ -404,7 +428,7 @@ def _verified_manifest(path: Path, fix: str) -> dict[str, Any]:
 
 
 def _parts_stand(path: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether ids, labels, split and the shards' records are those of the manifest."""
+    """Whether ids, labels, split, contents and the shards' records are those of the manifest."""
     try:
         shards = -(-manifest["shape"][0] // _open_array(path, "features").shards[0])  # type: ignore[index]
         return bool(manifest["content"] == _content_digest(path, _read_records(path, shards)))
@@ -413,7 +437,7 @@ def _parts_stand(path: Path, manifest: Mapping[str, Any]) -> bool:
 
 
 def _content_digest(path: Path, records: Sequence[Mapping[str, Any]]) -> str:
-    columns = [_read_array(path, name) for name in ("ids", "labels", "split")]
+    columns = [_read_array(path, name) for name in ("ids", "labels", "split", "contents")]
     return digest_json([[str(value) for value in column] for column in columns] + [dict(record) for record in records])
 
 

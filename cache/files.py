@@ -12,6 +12,8 @@ import numpy as np
 from cache.errors import InputError
 
 PARTIAL = ".partial"
+UNREADABLE = "unreadable"
+"""Stands in place of the sha256 of what cannot be read, and is equal to nothing."""
 
 
 def canonical_json(value: Any) -> str:

@@ -29,11 +29,14 @@ def embed(config: EmbedConfig) -> int:
 
     started = time.perf_counter()
     done = extract(config)
+    seconds = time.perf_counter() - started
     if done.new_images:
-        seconds = time.perf_counter() - started
-        print(f"embedded {done.new_images} images x {done.n_views} views in {seconds:.0f} s: {done.path}")
+        copied = f", copied {done.copied_images:,} from earlier features" if done.copied_images else ""
+        print(f"embedded {done.new_images:,} images x {done.n_views} views in {seconds:.0f} s{copied}: {done.path}")
+    elif done.copied_images:
+        print(f"copied {done.copied_images:,} images x {done.n_views} views from earlier features: {done.path}")
     else:
-        print(f"reused the features of {done.n_images} images x {done.n_views} views: {done.path}")
+        print(f"reused the features of {done.n_images:,} images x {done.n_views} views: {done.path}")
     if done.missing_images:
         print(f"{done.missing_images} images are left to the other workers; the last one to finish completes the cache")
     for why in list(done.unreadable.values())[:REASONS_SHOWN]:

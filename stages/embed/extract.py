@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from cache.errors import InputError
 from cache.features import SHARD_IMAGES, FeatureWriter, Identity, Listing
 from cache.files import require_writable
+from cache.reuse import EarlierFeatures, finished_identities
 from stages.embed.backbones import BACKBONES
 from stages.embed.config import EmbedConfig
 from stages.embed.device import choose_devices, choose_precision
@@ -31,19 +33,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """What a call did. new_images : embedded in it; missing_images : left to other workers; unreadable : id -> why"""
+    """What a call did.
+
+    new_images : embedded in it; copied_images : taken from an earlier cache in it
+    missing_images : left to other workers; unreadable : id -> why
+    """
 
     path: Path
     n_images: int
     n_views: int
     new_images: int
+    copied_images: int
     missing_images: int
     unreadable: dict[str, str]
 
 
 def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
-    """Make or complete the cache that the configuration describes. What stands already is not computed again.
+    """Make or complete the cache that the configuration describes.
 
+    What stands already is not computed again, neither in this cache nor in another one: see `EarlierFeatures`.
     Several devices have a process each, which share the work as `shard` would share it between machines.
     Raises InputError, WeightsUnavailableError.
     """
@@ -62,23 +70,35 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
     )
     done: list[Embedded] = Parallel(n_jobs=len(devices), backend="loky")(jobs)
     last = min(done, key=lambda worker: worker.missing_images)
-    return replace(last, new_images=sum(worker.new_images for worker in done))
-
-
-def _open(config: EmbedConfig, device: str) -> tuple[ImageSet, FrozenBackbone]:
-    images = DATASETS.build(config.dataset).open(config.data_root / "datasets")
-    backbone = BACKBONES.build(config.backbone)
-    return images, backbone.load(config.weights, images, config.data_root / "weights", device)
+    new, copied = (sum(counts) for counts in zip(*((one.new_images, one.copied_images) for one in done), strict=True))
+    return replace(last, new_images=new, copied_images=copied)
 
 
 def _embed_on(device: str, config: EmbedConfig, part: int, parts: int, shard_images: int) -> Embedded:
     """One worker's part of what is missing: of all shards every `parts`-th, from the `part`-th on."""
     images, frozen = _open(config, device)
-    identity = _identity(config, images, frozen, choose_precision(config.precision, device))
-    listing = Listing(ids=images.ids, labels=images.labels, split=images.split, class_names=images.class_names)
-    writer = FeatureWriter(config.data_root / "features", identity, listing, frozen.dim, shard_images)
+    listing = Listing(
+        ids=images.ids,
+        labels=images.labels,
+        split=images.split,
+        contents=images.contents,
+        class_names=images.class_names,
+    )
+    identity = Identity(
+        **_chosen(config),
+        dataset_digest=images.digest,
+        full_name=frozen.full_name,
+        weights=Path(config.weights).name,
+        weights_digest=frozen.weights_digest,
+        preprocessing=frozen.preprocessing.record(),
+        precision=choose_precision(config.precision, device),
+    )
+    root = config.data_root / "features"
+    writer = FeatureWriter(root, identity, listing, frozen.dim, shard_images)
     pending = writer.pending()
     ours = [shard for shard in pending if shard % parts == part]
+    rows = [row for shard in ours for row in writer.rows(shard)]
+    earlier = EarlierFeatures(root, identity, listing, rows)
     if ours:
         engine = Engine(
             images,
@@ -89,17 +109,19 @@ def _embed_on(device: str, config: EmbedConfig, part: int, parts: int, shard_ima
             precision=identity.precision,
             batch_size=config.batch_size,
         )
-        write_shards(writer, ours, engine)
+        write_shards(writer, ours, engine, earlier)
     missing = [shard for shard in pending if not writer.has_record(shard)]
     if not missing and (pending or not writer.complete):
         writer.finish()
     writer.close()
     writer.mark_current()
+    new = len(earlier.missing(rows))
     return Embedded(
         path=writer.path,
         n_images=len(images),
         n_views=len(identity.views),
-        new_images=sum(len(writer.rows(shard)) for shard in ours),
+        new_images=new,
+        copied_images=len(rows) - new,
         missing_images=sum(len(writer.rows(shard)) for shard in missing),
         unreadable=writer.unreadable(),
     )
@@ -109,27 +131,50 @@ def _views(config: EmbedConfig) -> list[View]:
     return build_views(config.views or BACKBONES.build(config.backbone).views)
 
 
-def _identity(config: EmbedConfig, images: ImageSet, frozen: FrozenBackbone, precision: str) -> Identity:
+def _chosen(config: EmbedConfig) -> dict[str, Any]:
+    """What of a cache's identity depends neither on the images nor on the weights."""
     backbone = BACKBONES.build(config.backbone)
-    return Identity(
-        dataset=DATASETS.build(config.dataset).slug,
-        dataset_digest=images.digest,
-        backbone=backbone.name,
-        parameters=asdict(backbone),
-        full_name=frozen.full_name,
-        weights=Path(config.weights).name,
-        weights_digest=frozen.weights_digest,
-        preprocessing=frozen.preprocessing.record(),
-        views=[view.record() for view in _views(config)],
-        view_seed=config.view_seed,
-        precision=precision,
-    )
+    return {
+        "dataset": DATASETS.build(config.dataset).slug,
+        "backbone": backbone.name,
+        "parameters": asdict(backbone),
+        "views": [view.record() for view in _views(config)],
+        "view_seed": config.view_seed,
+    }
 
 
-def write_shards(writer: FeatureWriter, shards: Sequence[int], engine: Engine) -> None:
-    """Embed some shards of a cache. Each is written by another thread while the next one is embedded."""
-    batches = {shard: engine.batches(writer.rows(shard)) for shard in shards}
-    total = sum(len(writer.rows(shard)) for shard in shards)
+def _open(config: EmbedConfig, device: str) -> tuple[ImageSet, FrozenBackbone]:
+    """The images, and the network on its device; downloaded or pretrained where it is not at hand yet."""
+    images = DATASETS.build(config.dataset).open(config.data_root / "datasets")
+    backbone, weights_root = BACKBONES.build(config.backbone), config.data_root / "weights"
+    to_make = None if config.weights else backbone.weights_to_make(images, weights_root)
+    if to_make:
+        _say_what_keeps_weights(to_make, _chosen(config), config.data_root / "features")
+    return images, backbone.load(config.weights, images, weights_root, device)
+
+
+def _say_what_keeps_weights(to_make: Path, chosen: Mapping[str, Any], features_root: Path) -> None:
+    """Where weights are about to be made of images that have changed: the option that keeps those of before.
+
+    to_make : their file; chosen : what of the identity does not depend on the images
+    """
+    names = [
+        to_make.with_name(identity["weights"] or f"{identity['full_name']}{to_make.suffix}")
+        for identity in finished_identities(features_root)
+        if all(identity.get(name) == value for name, value in chosen.items())
+    ]
+    kept = next((file for file in names if file.is_file()), None)
+    if kept:
+        print(
+            f"pretraining on the images as they are now; WEIGHTS={shlex.quote(str(kept))} keeps the weights of before "
+            f"and embeds only the images that are new"
+        )
+
+
+def write_shards(writer: FeatureWriter, shards: Sequence[int], engine: Engine, earlier: EarlierFeatures) -> None:
+    """Embed some shards of a cache, but what stands in earlier ones. Each is written by another thread meanwhile."""
+    batches = {shard: engine.batches(earlier.missing(writer.rows(shard))) for shard in shards}
+    total = sum(len(batch) for shard in shards for batch in batches[shard])
     with (
         ThreadPoolExecutor(1) as behind,
         tqdm(total=total, desc="embed", unit="image", disable=None) as bar,
@@ -139,6 +184,7 @@ def write_shards(writer: FeatureWriter, shards: Sequence[int], engine: Engine) -
         for shard in shards:
             rows = writer.rows(shard)
             features = np.zeros((len(rows), len(engine.views), engine.frozen.dim), dtype=np.float32)
+            earlier.fill(rows, features)
             unreadable: dict[int, str] = {}
             for batch in batches[shard]:
                 found, reasons = next(stream)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from cache.features import FeatureWriter, Identity, Listing
+from cache.reuse import EarlierFeatures
 from stages.embed.backbones import BACKBONES
 from stages.embed.backbones.base import FrozenBackbone
 from stages.embed.engine import Engine
@@ -67,10 +68,12 @@ def ours(images: ImageSet, n: int, frozen: FrozenBackbone, folder: Path, batch: 
         views=[{"name": "identity"}],
         view_seed=0,
     )
-    listing = Listing(ids=images.ids[:n], labels=images.labels[:n], split=images.split[:n], class_names=())
-    writer = FeatureWriter(Path(tempfile.mkdtemp(dir=folder)), identity, listing, frozen.dim)
-    engine = Engine(images, frozen, [VIEWS.build("identity")])
-    write_shards(writer, writer.pending(), engine)
+    ids, labels, split, contents = (column[:n] for column in (images.ids, images.labels, images.split, images.contents))
+    listing = Listing(ids=ids, labels=labels, split=split, contents=contents, class_names=())
+    root = Path(tempfile.mkdtemp(dir=folder))
+    writer = FeatureWriter(root, identity, listing, frozen.dim)
+    earlier = EarlierFeatures(root, identity, listing, [])
+    write_shards(writer, writer.pending(), Engine(images, frozen, [VIEWS.build("identity")]), earlier)
     writer.finish()
 
 

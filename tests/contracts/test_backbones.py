@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from cache.errors import InputError
 from stages.embed.backbones import BACKBONES
 from stages.embed.images import DATASETS
+from stages.embed.views import VIEWS
 
 SPECS = {
     "cifar_resnet18": "cifar_resnet18",

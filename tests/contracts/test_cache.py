@@ -1,6 +1,7 @@
 """What a feature-cache store must keep. A later store adds a row to STORES."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,8 @@ from cache.features import (
     list_caches,
     remove_cache,
 )
+from cache.files import UNREADABLE
+from cache.reuse import EarlierFeatures
 
 STORES: dict[str, Callable[[Path], Path]] = {"local": lambda folder: folder / "features"}
 N, DIM, SHARD = 23, 5, 8
@@ -41,6 +44,7 @@ LISTING = Listing(
     ids=[f"dir/ä {i}.png" for i in range(N)],
     labels=np.arange(N) % 3 - 1,
     split=["train", "test"] * (N // 2) + ["train"],
+    contents=[f"{i:064x}" for i in range(N)],
     class_names=("cat", "dog"),
 )
 FEATURES = np.random.default_rng(0).normal(size=(N, 2, DIM)).astype(np.float32)
@@ -89,6 +93,7 @@ def test_reads_back_what_was_written(root: Path) -> None:
     assert cache.ids.tolist() == list(LISTING.ids)
     assert cache.labels.tolist() == LISTING.labels.tolist()
     assert cache.split.tolist() == list(LISTING.split)
+    assert cache.contents.tolist() == list(LISTING.contents)
     assert cache.class_names == ["cat", "dog"]
     assert cache.unreadable == {9: "dir/ä 9.png is truncated"}
     assert np.flatnonzero(~cache.readable).tolist() == [9]
@@ -206,7 +211,7 @@ def test_a_flipped_bit_is_noticed_and_mended(root: Path) -> None:
     assert tree(path) == before
 
 
-@pytest.mark.parametrize("name", ["ids", "labels", "split"])
+@pytest.mark.parametrize("name", ["ids", "labels", "split", "contents"])
 def test_damaged_labels_are_noticed_and_mended(root: Path, name: str) -> None:
     path = write_all(root)
     before = tree(path)
@@ -279,6 +284,16 @@ def test_the_newest_content_of_a_changed_data_set_counts(root: Path) -> None:
     assert find(root).path == newer
 
 
+def test_caches_of_older_images_count_only_by_their_key(root: Path) -> None:
+    older = write_all(root)
+    newer = write_all(root, replace(IDENTITY, dataset_digest="d1", weights="kept.safetensors"))
+    assert find(root).path == newer
+    assert find(root, key=older.name).path == older
+    other = write_all(root, replace(IDENTITY, dataset_digest="d1"))
+    with pytest.raises(InputError, match=f"2 feature caches.*({newer.name}|{other.name})"):
+        find(root)
+
+
 def test_an_unfinished_cache_does_not_stand_in_the_way_of_a_finished_one(root: Path) -> None:
     finished = write_all(root)
     writer(root, replace(IDENTITY, view_seed=1)).close()
@@ -307,3 +322,141 @@ def test_features_that_float16_cannot_hold_are_refused_by_image(root: Path, valu
     with pytest.raises(InputError, match="'dir/ä 3.png' are not finite in float16"):
         made.write(0, features)
     assert 0 in made.pending()
+
+
+def flip_a_bit(path: Path, shard: int) -> None:
+    (chunk,) = (file for file in (path / "features" / "c" / str(shard)).rglob("*") if file.is_file())
+    damaged = bytearray(chunk.read_bytes())
+    damaged[len(damaged) // 3] ^= 16
+    chunk.write_bytes(damaged)
+
+
+NEW = replace(IDENTITY, dataset="moved", dataset_digest="d1")
+
+
+def earlier(root: Path, identity: Identity = NEW, **changes: object) -> EarlierFeatures:
+    listing = replace(LISTING, **changes)  # type: ignore[arg-type]
+    return EarlierFeatures(root, identity, listing, range(len(listing.ids)))
+
+
+def test_the_same_images_are_found_in_another_order(root: Path) -> None:
+    write_all(root)
+    order = np.random.default_rng(1).permutation(N)
+    ids, contents = ([column[i] for i in order] for column in (LISTING.ids, LISTING.contents))
+    found = earlier(root, ids=ids, contents=contents)
+    assert [order[row] for row in found.missing(range(N))] == [9]  # could not be read
+    features = np.full((N, 2, DIM), 7, dtype=np.float32)
+    found.fill(range(N), features)
+    assert (features[order == 9] == 7).all()
+    assert np.array_equal(features[order != 9], FEATURES.astype(np.float16)[order[order != 9]])
+    part = np.zeros((4, 2, DIM), dtype=np.float32)
+    found.fill(range(3, 7), part)
+    assert np.array_equal(part, np.where(features[3:7] == 7, 0, features[3:7]))
+
+
+def test_only_wanted_rows_are_found(root: Path) -> None:
+    write_all(root)
+    assert EarlierFeatures(root, NEW, LISTING, range(3, 6)).missing(range(N)) == [*range(3), *range(6, N)]
+
+
+def test_an_image_is_the_same_where_id_and_content_agree(root: Path) -> None:
+    write_all(root)
+    contents = list(LISTING.contents)
+    contents[1] = "other"
+    contents[2], contents[3] = contents[3], contents[2]
+    contents[4] = UNREADABLE
+    found = earlier(root, contents=contents, ids=[*LISTING.ids[:-1], "new id"])
+    assert found.missing(range(N)) == [1, 2, 3, 4, 9, N - 1]
+
+
+def test_what_could_not_be_read_twice_is_not_the_same(root: Path) -> None:
+    identity, listing = replace(IDENTITY, view_seed=3), replace(LISTING, contents=[UNREADABLE] * N)
+    made = FeatureWriter(root, identity, listing, DIM, SHARD)
+    for shard in made.pending():
+        write_shard(made, shard)
+    made.finish()
+    found = EarlierFeatures(root, replace(identity, dataset_digest="d1"), listing, range(N))
+    assert found.missing(range(N)) == [*range(N)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_digest": "w1"},
+        {"backbone": "other"},
+        {"full_name": "net-w9.random"},
+        {"preprocessing": {"resize": 9}},
+        {"views": [{"name": "identity"}]},
+        {"view_seed": 1},
+        {"dtype": "float32"},
+        {"format": 1},
+    ],
+)
+def test_features_made_otherwise_are_not_used(root: Path, change: dict) -> None:
+    write_all(root)
+    assert earlier(root, replace(NEW, **change)).missing(range(N)) == [*range(N)]
+
+
+def test_where_the_weights_came_from_does_not_matter(root: Path) -> None:
+    write_all(root)
+    same = replace(NEW, full_name="net-w8.file", weights="file.pth", parameters={"steps": 9})
+    assert earlier(root, same).missing(range(N)) == [9]
+
+
+def test_an_unfinished_cache_and_the_new_one_itself_are_no_donors(root: Path) -> None:
+    made = writer(root)
+    write_shard(made, 0)
+    assert earlier(root).missing(range(N)) == [*range(N)]
+    write_all(root)
+    assert earlier(root, IDENTITY).missing(range(N)) == [*range(N)]
+
+
+def test_several_donors_contribute_and_a_damaged_shard_comes_from_an_older_one(root: Path) -> None:
+    older, newer = write_all(root), write_all(root, replace(IDENTITY, dataset_digest="d2"))
+    os.utime(older / "identity.json", (0, 0))
+    flip_a_bit(newer, 1)
+    with pytest.warns(UserWarning, match=f"{newer} are damaged") as said:
+        found = earlier(root)
+    assert len(said) == 1 and found.missing(range(N)) == [9]
+    flip_a_bit(older, 1)
+    with pytest.warns(UserWarning) as said:
+        found = earlier(root)
+    assert len(said) == 2 and found.missing(range(N)) == [*range(8, 16)]
+
+
+def test_a_donor_damaged_on_the_way_stops_the_copy(root: Path) -> None:
+    path = write_all(root)
+    found = earlier(root)
+    flip_a_bit(path, 0)
+    with pytest.raises(CacheMismatchError, match="shard 0"):
+        found.fill(range(8), np.zeros((8, 2, DIM), dtype=np.float32))
+
+
+def test_a_donor_whose_columns_are_damaged_is_named_and_not_used(root: Path) -> None:
+    path = write_all(root)
+    chunk = path / "contents" / "c" / "0"
+    chunk.write_bytes(b"\x00" * chunk.stat().st_size)
+    with pytest.warns(UserWarning, match=path.name):
+        assert earlier(root).missing(range(N)) == [*range(N)]
+
+
+def test_at_most_two_donor_shards_are_held_and_each_is_read_once_to_copy(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_all(root)
+    found = earlier(root, ids=["0 new", *LISTING.ids[:-1]], contents=["new", *LISTING.contents[:-1]])
+    read: list[int] = []
+    block = FeatureCache.block
+    monkeypatch.setattr(FeatureCache, "block", lambda cache, shard: read.append(shard) or block(cache, shard))
+    for start in range(0, N, 5):
+        rows = range(start, min(start + 5, N))
+        found.fill(rows, np.zeros((len(rows), 2, DIM), dtype=np.float32))
+    assert read == [0, 1, 2]
+
+
+def test_caches_of_another_format_are_not_found(root: Path) -> None:
+    write_all(root, replace(IDENTITY, format=1))
+    with pytest.raises(CacheMissError, match="run `make embed`"):
+        find(root)
+    newer = write_all(root)
+    assert find(root).path == newer

@@ -1,6 +1,8 @@
 """What every data set must do, one property per function; a new data set adds a spec to SPECS."""
 
 import io
+import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -83,9 +85,28 @@ def test_images_are_fresh_writable_rgb_arrays(name, images):
         np.testing.assert_array_equal(images.load(index), second)
 
 
+def test_contents_tell_the_images_apart(name, images):
+    assert len(images.contents) == len(images) and all(re.fullmatch("[0-9a-f]{64}", each) for each in images.contents)
+    pixels = {images.load(index).tobytes() for index in range(len(images))}
+    assert len(set(images.contents)) >= len(pixels) >= 10
+
+
+def test_the_digest_sees_every_column(name, images):
+    changes = {
+        "ids": ["new", *images.ids[1:]],
+        "labels": np.array([-1, *images.labels[1:]]),
+        "split": ["val", *images.split[1:]],
+        "contents": ["new", *images.contents[1:]],
+        "class_names": ("new", *images.class_names[1:]),
+    }
+    digests = {replace(images, **{column: values}).digest for column, values in changes.items()}
+    assert len(digests | {images.digest}) == 6
+
+
 def test_opening_twice_gives_the_same(name, images, specs, downloads):
     again = DATASETS.build(specs[name]).open(downloads)
     assert again.digest == images.digest and len(images.digest) == 64
+    assert list(again.contents) == list(images.contents)
     assert list(again.ids) == list(images.ids) and list(again.split) == list(images.split)
     np.testing.assert_array_equal(again.labels, images.labels)
 

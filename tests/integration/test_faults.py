@@ -148,7 +148,9 @@ def test_a_full_disk(folder: Path, processes, tmp_path: Path) -> None:
 def test_several_devices_share_one_cache(folder: Path, whole: Path, root: Path) -> None:
     """A process for each, here on the CPU: the same bytes as one, and one report for all."""
     done = embed(config(folder, root, device="cpu,cpu,cpu"), SHARD_IMAGES)
-    assert done == Embedded(path=done.path, n_images=90, n_views=3, new_images=90, missing_images=0, unreadable={})
+    assert done == Embedded(
+        path=done.path, n_images=90, n_views=3, new_images=90, copied_images=0, missing_images=0, unreadable={}
+    )
     assert tree(root / "features") == tree(whole / "features")
 
 

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cli import main
+from tests.files import photos, tree
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBED = ["--backbone", "simclr:width=4:steps=3:batch_size=16"]
@@ -34,23 +35,6 @@ AL = [
     "3",
 ]
 STRATEGIES = "random,margin,coreset,typiclust"
-
-
-def photos(folder: Path, n: int = 90) -> Path:
-    """Class folders of small images: two colours with noise, and another size in between."""
-    rng = np.random.default_rng(0)
-    for i in range(n):
-        kind = ("red", "blue", "grün")[i % 3]
-        pixels = rng.integers(0, 120, (10 + i % 2, 10, 3))
-        pixels[..., i % 3] += 120
-        path = folder / kind / f"{i:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.astype(np.uint8)).save(path)
-    return folder
-
-
-def tree(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +233,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[list[str], str]]:
         "wrong parameter": (["embed", "--backbone", "simclr:widht=3", *data], "no parameter 'widht'"),
         "wrong view": (["embed", "--views", "identity,flip", *data], "did you mean 'hflip'"),
         "wrong kernel": (["embed", "--views", "identity,blur:kernel=4", *data], "kernel=4 odd"),
-        "wrong device": (["embed", "--device", "tpu", *data], "use auto, cpu or cuda"),
+        "wrong device": (["embed", "--device", "tpu", *data], "use auto, cpu, cuda"),
         "unwritable root": (["embed", "--data-root", str(tmp_path / "file" / "data")], "cannot be written"),
         "no features yet": (["al", "--backbone", "dinov2", *data], "run `make embed BACKBONE=dinov2 DATA_ROOT="),
         "wrong seeds": (["al", "--seeds", "many", *data], "seeds='many'"),
@@ -378,9 +362,7 @@ def test_two_workers_embed_one_cache(folder: Path, embedded: Path, tmp_path: Pat
         for part in ("1/2", "2/2", "1/1")
     ]
     assert [worker.wait() for worker in workers] == [0, 0, 0]
-    assert {name: data for name, data in tree(root / "features").items() if not name.endswith(".lock")} == {
-        name: data for name, data in tree(tmp_path / "one" / "features").items() if not name.endswith(".lock")
-    }
+    assert tree(root / "features") == tree(tmp_path / "one" / "features")
 
 
 def test_a_repeated_strategy_runs_once(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:

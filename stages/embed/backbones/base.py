@@ -92,3 +92,7 @@ class Backbone(ABC):
         weights_root : folder that keeps weights made here
         Raises WeightsUnavailableError (no network: says the ways out), InputError (a file that does not fit).
         """
+
+    def weights_to_make(self, images: ImageSet, weights_root: Path) -> Path | None:
+        """The file of weights of its own that `load` would first make from the images; None where it makes none."""
+        return None

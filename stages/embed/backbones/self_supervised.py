@@ -121,13 +121,20 @@ class SelfSupervised(Backbone):
 
         A training that was killed goes on at its last checkpoint.
         """
-        stands = Pretrained(file=weights_root / f"{self._arch}.{self._source(images)}.safetensors", stood_before=True)
-        if stands.record.is_file() and stands.file.is_file():
-            return stands
+        to_make = self.weights_to_make(images, weights_root)
+        if to_make is None:
+            return Pretrained(file=self._file(images, weights_root), stood_before=True)
         require_writable(weights_root)
-        made = Pretrained(file=stands.file, stood_before=False)
+        made = Pretrained(file=to_make, stood_before=False)
         self._make(images, made, device)
         return made
+
+    def weights_to_make(self, images: ImageSet, weights_root: Path) -> Path | None:
+        kept = Pretrained(file=self._file(images, weights_root), stood_before=True)
+        return None if kept.record.is_file() and kept.file.is_file() else kept.file
+
+    def _file(self, images: ImageSet, weights_root: Path) -> Path:
+        return weights_root / f"{self._arch}.{self._source(images)}.safetensors"
 
     def _pretrained(self, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
         done = self.pretrain(images, weights_root, device)

@@ -1,12 +1,12 @@
 """Data sets small enough to be held decoded, as arrays."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from cache.files import digest_array
 from stages.embed.images.base import ImageSet
 
 
@@ -37,15 +37,12 @@ def array_images(parts: Mapping[str, Part], class_names: tuple[str, ...], flippa
     shapes = [part.pixels.shape[1:] for part in parts.values()]
     pixels = np.empty((len(labels), *shapes[0]), dtype=np.uint8)  # contiguous, whatever order the files have
     np.concatenate([part.pixels for part in parts.values()], out=pixels)
-    whole = hashlib.sha256(repr((ids, class_names)).encode())
-    whole.update(labels.data)
-    whole.update(pixels.data)
     return ArrayImages(
         ids=ids,
         labels=labels,
         split=split,
         class_names=class_names,
-        digest=whole.hexdigest(),
+        contents=[digest_array(image) for image in pixels],
         flippable=flippable,
         pixels=pixels,
     )

@@ -1,12 +1,12 @@
 """The handwritten digits that scikit-learn brings along: the data set that needs no network."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
 
+from cache.files import digest_array
 from stages.embed.images.arrays import ArrayImages
 from stages.embed.images.base import DATASETS, DOWNLOADS, DataSet, ImageSet
 
@@ -29,13 +29,12 @@ class Digits(DataSet):
         split = np.full(len(pixels), "train", dtype=object)
         split[np.random.default_rng(_SPLIT_SEED).permutation(len(pixels))[: int(_TEST_FRACTION * len(pixels))]] = "test"
         ids = [f"{index:04d}" for index in range(len(pixels))]
-        content = repr((ids, split.tolist())).encode() + labels.tobytes() + pixels.tobytes()
         return ArrayImages(
             ids=ids,
             labels=labels,
             split=split.tolist(),
             class_names=tuple(str(digit) for digit in range(10)),
-            digest=hashlib.sha256(content).hexdigest(),
+            contents=[digest_array(image) for image in pixels],
             flippable=False,
             pixels=pixels,
         )

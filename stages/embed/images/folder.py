@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cache.errors import InputError, UnreadableImageError
-from cache.files import digest_file
-from stages.embed.images.base import DATASETS, DOWNLOADS, DataSet, ImageSet
+from cache.files import UNREADABLE, digest_file
+from stages.embed.images.base import DATASETS, DOWNLOADS, DataSet, ImageSet, digest_each
 from stages.embed.images.decoding import decode
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
@@ -53,13 +53,12 @@ class Folder(DataSet):
         class_names = tuple(sorted({name for _, name in places if name is not None}))
         index_of = {name: index for index, name in enumerate(class_names)}
         labels = np.array([-1 if name is None else index_of[name] for _, name in places], dtype=np.int64)
-        split = [part for part, _ in places]
         return FolderImages(
             ids=ids,
             labels=labels,
-            split=split,
+            split=[part for part, _ in places],
             class_names=class_names,
-            digest=digest_listing(top, ids, [name for _, name in places], split),
+            contents=file_contents(top, ids),
             root=top,
         )
 
@@ -153,13 +152,13 @@ def _place_by_hash(image_id: str, parts: tuple[str, ...]) -> tuple[str, str | No
     return "test" if in_test_fifth(image_id) else "train", parts[0]
 
 
-def digest_listing(root: Path, ids: Sequence[str], names: Sequence[str | None], split: Sequence[str]) -> str:
-    """sha256 over every id, class, split and file. A file that cannot be opened counts as absent."""
-    whole = hashlib.sha256()
-    for image_id, name, part in zip(ids, names, split, strict=True):
+def file_contents(root: Path, ids: Sequence[str]) -> list[str]:
+    """sha256 of every file under `root`; UNREADABLE for one that cannot be opened."""
+
+    def digest(index: int) -> str:
         try:
-            content = digest_file(root / image_id)
+            return digest_file(root / ids[index])
         except OSError:
-            content = "unreadable"
-        whole.update(repr((image_id, name, part, content)).encode())
-    return whole.hexdigest()
+            return UNREADABLE
+
+    return digest_each(len(ids), digest)

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from cache.errors import InputError
 from stages.embed.images.base import DATASETS, DOWNLOADS, DataSet, ImageSet
 from stages.embed.images.download import Archive, damage_named, fetch, unpack
-from stages.embed.images.folder import FolderImages, digest_listing, in_test_fifth
+from stages.embed.images.folder import FolderImages, file_contents, in_test_fifth
 
 _SITE = "https://isic-challenge-data.s3.amazonaws.com/2019"
 IMAGES = Archive(f"{_SITE}/ISIC_2019_Training_Input.zip", None)
@@ -44,14 +44,12 @@ class Isic2019(DataSet):
             absent = set(ids) - {file.name for file in top.iterdir()}
             if absent:
                 raise InputError(f"{len(absent)} of {len(ids)} images are missing, such as {min(absent)}")
-        split = ["test" if in_test_fifth(image_id) else "train" for image_id in ids]
-        names = [CLASSES[label] for label in labels]
         return FolderImages(
             ids=ids,
             labels=labels,
-            split=split,
+            split=["test" if in_test_fifth(image_id) else "train" for image_id in ids],
             class_names=CLASSES,
-            digest=digest_listing(top, ids, names, split),
+            contents=file_contents(top, ids),
             root=top,
         )
 

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, UInt8
 
 from cache.errors import InputError
-from cache.files import digest_file
-from stages.embed.images.base import DATASETS, DOWNLOADS, DataSet, ImageSet
+from stages.embed.images.base import DATASETS, DOWNLOADS, DataSet, ImageSet, digest_each
 from stages.embed.images.decoding import decode
 from stages.embed.images.folder import path_slug, user_path
 
@@ -51,19 +50,19 @@ class Parquet(DataSet):
 
     def open(self, root: Path = DOWNLOADS) -> ImageSet:
         path, chosen = _choices(self.path)
-        files = _files_by_split(path)
-        tables = [(split, _read(file, chosen)) for split, file in files]
+        tables = [(split, _read(file, chosen)) for split, file in _files_by_split(path)]
         split = [name for name, table in tables for _ in range(len(table))]
         if not split:
             raise InputError(f"there is no row in the Parquet files of {path!r}: write at least one image")
         labels, class_names = _labels([table for _, table in tables], path)
+        encoded = pa.chunked_array([chunk for _, table in tables for chunk in _encoded(table)], pa.binary())
         return ParquetImages(
             ids=[f"{name}/{row:08d}" for name in SPLITS for row in range(split.count(name))],
             labels=labels,
             split=split,
             class_names=class_names,
-            digest=_digest(files, chosen),
-            encoded=pa.chunked_array([chunk for _, table in tables for chunk in _encoded(table)], pa.binary()),
+            contents=digest_each(len(encoded), lambda row: hashlib.sha256(_file(encoded, row)).hexdigest()),
+            encoded=encoded,
         )
 
 
@@ -74,7 +73,12 @@ class ParquetImages(ImageSet):
     encoded: pa.ChunkedArray
 
     def load(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        return decode(self.encoded[index].as_py() or b"", self.ids[index])
+        return decode(_file(self.encoded, index), self.ids[index])
+
+
+def _file(encoded: pa.ChunkedArray, row: int) -> bytes:
+    """The bytes of an image file; of a missing one, none."""
+    return encoded[row].as_py() or b""
 
 
 def _files_by_split(path: str) -> list[tuple[str, Path]]:
@@ -211,11 +215,3 @@ def _text_labels(columns: list[pa.ChunkedArray | None], path: str) -> tuple[Int[
     names = sorted({text for text in texts if text is not None})
     index_of: dict[str | None, int] = {name: index for index, name in enumerate(names)}
     return np.array([index_of.get(text, -1) for text in texts], dtype=np.int64), tuple(names)
-
-
-def _digest(files: list[tuple[str, Path]], chosen: Mapping[str, str]) -> str:
-    """sha256 over the columns chosen, and split and content of every file; its rows are its ids and labels."""
-    whole = hashlib.sha256(repr(sorted(chosen.items())).encode() if chosen else b"")
-    for split, file in files:
-        whole.update(f"{split} {digest_file(file)}\n".encode())
-    return whole.hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 from cache.errors import InputError
 from stages.embed.images.base import DATASETS, DOWNLOADS, DataSet, ImageSet
 from stages.embed.images.download import Archive, damage_named, fetch, unpack
-from stages.embed.images.folder import FolderImages, digest_listing
+from stages.embed.images.folder import FolderImages, file_contents
 
 ARCHIVE = Archive("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")
 N_IMAGES = 110_000
@@ -36,13 +36,13 @@ class TinyImageNet(DataSet):
                 raise InputError(f"expected {N_IMAGES} images, found {len(listed)}")
             index_of = {name: index for index, name in enumerate(classes)}
             labels = np.array([index_of[name] for _, name, _ in listed], dtype=np.int64)
-        ids, names, split = (list(column) for column in zip(*listed, strict=True))
+        ids, _, split = (list(column) for column in zip(*listed, strict=True))
         return FolderImages(
             ids=ids,
             labels=labels,
             split=split,
             class_names=_class_names(top / "words.txt", classes),
-            digest=digest_listing(top, ids, names, split),
+            contents=file_contents(top, ids),
             root=top,
         )
 

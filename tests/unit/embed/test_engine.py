@@ -30,7 +30,8 @@ class Pictures(ImageSet):
         pictures = super().__new__(cls)
         ids = [f"{i:03d}" for i in range(len(sizes))]
         labels = np.zeros(len(sizes), dtype=np.int64)
-        ImageSet.__init__(pictures, ids=ids, labels=labels, split=["train"] * len(sizes), class_names=("a",), digest="")
+        split = ["train"] * len(sizes)
+        ImageSet.__init__(pictures, ids=ids, labels=labels, split=split, class_names=("a",), contents=ids)
         vars(pictures).update(sizes=sizes, alive=weakref.WeakSet(), most_alive=0)
         return pictures
 

@@ -1,5 +1,6 @@
 """Data sets: what is found where, what damaged input says, and that ids and splits stay put."""
 
+import hashlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from cache.errors import InputError, UnreadableImageError
+from cache.files import UNREADABLE, digest_file
 from stages.embed.images import DATASETS
 from stages.embed.images.decoding import decode
 from stages.embed.images.folder import in_test_fifth
@@ -187,6 +189,12 @@ def test_folder_digest_sees_content_and_class(tmp_path):
     assert len({digest, changed, open_folder(root).digest}) == 3
 
 
+def test_folder_contents_are_those_of_the_files_in_order(tmp_path):
+    images = open_folder(put(tmp_path, *(f"{index:03d}.png" for index in range(150))))
+    assert images.contents == [digest_file(tmp_path / image_id) for image_id in images.ids]
+    assert len(set(images.contents)) == 150
+
+
 def test_folder_follows_no_loop(tmp_path):
     put(tmp_path, "cat/1.png")
     (tmp_path / "cat/again").symlink_to(tmp_path)
@@ -199,6 +207,7 @@ def test_folder_keeps_unreadable_images_in_the_list(tmp_path):
     (tmp_path / "2.png").write_bytes(b"")
     images = open_folder(tmp_path)
     assert list(images.ids) == ["1.png", "2.png", "3.png"]
+    assert images.contents[2] == UNREADABLE and UNREADABLE not in images.contents[:2]
     for index in (1, 2):
         with pytest.raises(UnreadableImageError) as error:
             images.load(index)
@@ -283,7 +292,7 @@ def test_parquet_unreadable_bytes(tmp_path):
     images = [{"bytes": None, "path": "x.png"}, {"bytes": b"junk", "path": None}, None]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     opened = open_parquet(write(tmp_path, train=pa.table({"image": pa.array(images, kind)})))
-    assert len(opened) == 3
+    assert len(opened) == 3 and opened.contents[0] == opened.contents[2] != opened.contents[1]
     for index in range(3):
         with pytest.raises(UnreadableImageError) as error:
             opened.load(index)
@@ -340,6 +349,8 @@ def test_parquet_label_column_by_name(tmp_path):
     assert fine.labels.tolist() == [2, 0, 1] * 2 and fine.class_names == ("ant", "bee", "cat")
     assert coarse.labels.tolist() == [1, 0, 1] * 2 and coarse.class_names == ("insect", "mammal")
     assert fine.digest != coarse.digest and fine.ids == coarse.ids
+    files = [encode(some_pixels(seed)) for seed in range(3)] * 2
+    assert fine.contents == coarse.contents == [hashlib.sha256(file).hexdigest() for file in files]
     np.testing.assert_array_equal(fine.load(1), some_pixels(1))
 
 

@@ -56,7 +56,7 @@ def memory_images(*arrays, split=None):
     n = len(arrays)
     ids, labels = [str(index) for index in range(n)], np.full(n, -1)
     return MemoryImages(
-        ids=ids, labels=labels, split=split or ["train"] * n, class_names=(), digest="d", arrays=list(arrays)
+        ids=ids, labels=labels, split=split or ["train"] * n, contents=["c"] * n, class_names=(), arrays=list(arrays)
     )
 
 
@@ -399,7 +399,7 @@ def test_weights_are_kept_with_a_record_and_used_again(digits, tmp_path, monkeyp
 
 def test_another_recipe_or_data_set_has_another_name(digits, tmp_path):
     names = {load(f"{SHORT}{more}", digits, tmp_path).full_name for more in ("", ":seed=1", ":temperature=0.5")}
-    for changed in ({"digest": "other"}, {"flippable": True}):
+    for changed in ({"contents": ["other"] * len(digits)}, {"flippable": True}):
         names.add(load(SHORT, replace(digits, **changed), tmp_path).full_name)
     assert len(names) == 5 and all(name.startswith("convnet-w8.simclr-s3-") for name in names)
 
