@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.location import Location
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
@@ -29,8 +31,8 @@ class EmbedConfig:
     """images per forward pass"""
     view_seed: int = 0
     """seed of the random views"""
-    data_root: Path = Path("data")
-    """folder of everything alcove writes"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,8 @@ class PretrainConfig:
     """passes over the pool, instead of steps"""
     device: str = "auto"
     """auto, cpu or cuda"""
-    data_root: Path = Path("data")
-    """folder of everything alcove writes"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 
     @property
     def backbone(self) -> str:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from cache.errors import InputError, UnreadableImageError
 from cache.features import SHARD_IMAGES, FeatureWriter, Identity, Listing
 from cache.files import require_writable
+from cache.location import Location, local_folder
 from stages.embed.backbones import BACKBONES
 from stages.embed.config import EmbedConfig
 from stages.embed.images import DATASETS
@@ -35,7 +36,7 @@ BATCHES_AHEAD = 2
 class Embedded:
     """What a call did. new_images : embedded in it; missing_images : left to other workers; unreadable : id -> why"""
 
-    path: Path
+    path: Location
     n_images: int
     n_views: int
     new_images: int
@@ -55,7 +56,7 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
     dataset, backbone = DATASETS.build(config.dataset), BACKBONES.build(config.backbone)
     views = build_views(config.views or backbone.views)
     device = choose_device(config.device)
-    images = dataset.open(config.data_root / "datasets")
+    images = dataset.open(local_folder(config.data_root) / "datasets")
     frozen = backbone.load(config.weights, images, config.data_root / "weights", device)
     identity = Identity(
         dataset=dataset.slug,

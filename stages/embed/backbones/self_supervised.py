@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cache.errors import CacheMismatchError, InputError
-from cache.files import digest_json, require_writable, write_json, write_whole
+from cache.files import copy_files, digest_json, require_writable, write_json, write_whole
+from cache.location import Location, local_folder
 from stages.embed.backbones.base import Backbone, FrozenBackbone, Preprocessing
 from stages.embed.images.base import ImageSet
 from stages.embed.pretrain.recipes import RECIPES, Recipe
@@ -41,6 +42,11 @@ class Pretrained:
     def picture(self) -> Path:
         return self.file.with_suffix(".png")
 
+    @property
+    def names(self) -> list[str]:
+        """Of the three files, the record last: it says that the others are there."""
+        return [path.name for path in (self.file, self.picture, self.record)]
+
     def read_record(self) -> dict[str, Any]:
         return _read_record(self.record)
 
@@ -49,7 +55,8 @@ class Pretrained:
 class SelfSupervised(Backbone):
     """Features before the objective's head, of a network pretrained on the images of split "train".
 
-    Kept in `weights_root` and used again for the same recipe and images.
+    Kept in `weights_root` and used again for the same recipe and images. Where that is in an object store, this
+    machine works in a folder of its own, takes what others have trained and gives what it trains.
 
     recipe : a name in `stages.embed.pretrain.recipes`; it fills whatever is not given here
     arch : convnet, a small net with 4 * width features; or resnet18, resnet34, resnet50, with the CIFAR stem where
@@ -108,7 +115,7 @@ class SelfSupervised(Backbone):
         given = {key: value for key, value in self._given().items() if value is not None}
         return known[self.recipe].with_changes(given)
 
-    def load(self, weights: str, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
+    def load(self, weights: str, images: ImageSet, weights_root: Location, device: str) -> FrozenBackbone:
         if weights == "":
             return self._pretrained(images, weights_root, device)
         if weights == "random":
@@ -116,20 +123,22 @@ class SelfSupervised(Backbone):
             return self._freeze(network, weights, preprocessing, device)
         return self._from_file(weights, Path(weights).stem, images, device)
 
-    def pretrain(self, images: ImageSet, weights_root: Path, device: str) -> Pretrained:
+    def pretrain(self, images: ImageSet, weights_root: Location, device: str) -> Pretrained:
         """The weights of this recipe on these images; made first where they are not kept yet.
 
         A training that was killed goes on at its last checkpoint.
         """
-        stands = Pretrained(file=weights_root / f"{self._arch}.{self._source(images)}.safetensors", stood_before=True)
-        if stands.record.is_file() and stands.file.is_file():
-            return stands
-        require_writable(weights_root)
-        made = Pretrained(file=stands.file, stood_before=False)
-        self._make(images, made, device)
-        return made
+        folder = local_folder(weights_root)
+        stands = Pretrained(file=folder / f"{self._arch}.{self._source(images)}.safetensors", stood_before=True)
+        copy_files(stands.names, weights_root, folder)
+        if not (stands.record.is_file() and stands.file.is_file()):
+            require_writable(folder)
+            stands = Pretrained(file=stands.file, stood_before=False)
+            self._make(images, stands, device)
+        copy_files(stands.names, folder, weights_root)
+        return stands
 
-    def _pretrained(self, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
+    def _pretrained(self, images: ImageSet, weights_root: Location, device: str) -> FrozenBackbone:
         done = self.pretrain(images, weights_root, device)
         if done.stood_before:
             print(f"pretrained before with this recipe on these images: using {done.file}")
