@@ -10,16 +10,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fsspec.asyn import AsyncFileSystem, sync
 from upath import UPath
 
 from cache.errors import AlcoveError, InputError, StoreUnavailableError
 
 Location = Path | UPath
 
-_S3 = {"config_kwargs": {"connect_timeout": 4, "retries": {"mode": "standard", "total_max_attempts": 3}}}
+_S3 = {
+    "max_concurrency": 1,  # with more, it asks for the size before every read
+    "config_kwargs": {"connect_timeout": 4, "retries": {"mode": "standard", "total_max_attempts": 3}},
+}
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": _S3, "s3a": _S3}
-"""An endpoint that swallows packets is given up after 3 x 4 s and the pauses between."""
-_CLIENTS = ("botocore", "aiobotocore", "aiohttp")
+_PATIENCE = 15.0
+"""Seconds until a store that says nothing is given up, before any work."""
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "fsspec")
 
 
 def location(text: str) -> Location:
@@ -91,7 +96,7 @@ def reaching(root: Location) -> Iterator[None]:
         return
     bucket = root.path.split("/")[0]
     try:
-        root.fs.info(bucket)
+        _look(root.fs, bucket)
         yield
     except AlcoveError:
         raise
@@ -99,6 +104,14 @@ def reaching(root: Location) -> Iterator[None]:
         if not _from_client(error):
             raise
         raise StoreUnavailableError(_sentence(error, root, bucket)) from error
+
+
+def _look(store: Any, bucket: str) -> None:
+    """Raises what the store's client raises unless the bucket is there."""
+    if isinstance(store, AsyncFileSystem):
+        sync(store.loop, store._info, bucket, timeout=_PATIENCE)
+    else:
+        store.info(bucket)
 
 
 def _from_client(error: BaseException | None) -> bool:
@@ -113,7 +126,7 @@ def _from_client(error: BaseException | None) -> bool:
 
 
 def _sentence(error: Exception, root: UPath, bucket: str) -> str:
-    reason = " ".join(str(error).split()).rstrip(".")
+    reason = " ".join(str(error).split()).rstrip(".") or f"no answer within {_PATIENCE:.0f} s"
     if isinstance(error, FileNotFoundError):
         return f"the bucket {bucket!r} of {str(root)!r} does not exist: create it, or choose another with DATA_ROOT=URL"
     if isinstance(error, PermissionError) or any(word in type(error).__name__ for word in ("Credential", "Token")):
