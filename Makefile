@@ -44,7 +44,7 @@ help:  ## explain every target and variable
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-11s %s\n", $$1, $$2}'
 	@echo
 	@echo 'Variables (make TARGET NAME=value; the defaults are in brackets):'
-	@echo '  all        DATA_ROOT folder of everything alcove writes [data]'
+	@echo '  all        DATA_ROOT folder of everything alcove writes, or s3://BUCKET/PREFIX for features, logs and own weights [data]'
 	@echo '  all but demo'
 	@echo '             DATASET digits, folder:PATH, parquet:PATH, parquet:PATH?label=COLUMN, or, downloaded on first use,'
 	@echo '                     cifar10, cifar100, svhn, fashion_mnist, tiny_imagenet, isic2019 [digits]'

@@ -25,6 +25,10 @@ class DataUnavailableError(AlcoveError, OSError):
     """A data set that can be had neither from disk nor from the network."""
 
 
+class StoreUnavailableError(AlcoveError, OSError):
+    """An object store that does not answer, or refuses."""
+
+
 class CacheError(AlcoveError):
     """Anything wrong with data that alcove itself wrote."""
 

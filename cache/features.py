@@ -12,19 +12,20 @@ one byte for byte.
 """
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from jaxtyping import Bool, Float, Int
+from zarr.errors import ContainsArrayError
 
 from cache.errors import CacheError, CacheIncompleteError, CacheMismatchError, CacheMissError, InputError
-from cache.files import PARTIAL, digest_array, digest_json, write_json
+from cache.files import PARTIAL, digest_array, digest_json, remove_tree, touch, write_json
+from cache.location import Location, files_under, zarr_node
 from cache.locks import Lock
 
 FORMAT = 2
@@ -60,7 +61,7 @@ class Identity:
     def key(self) -> str:
         return digest_json(asdict(self))[:16]
 
-    def folder(self, root: Path) -> Path:
+    def folder(self, root: Location) -> Location:
         return root / self.dataset / self.full_name / self.key
 
 
@@ -82,7 +83,7 @@ class FeatureWriter:
     """Writes one cache, shard by shard, in any order and any number of sittings."""
 
     def __init__(
-        self, root: Path, identity: Identity, listing: Listing, dim: int, shard_images: int = SHARD_IMAGES
+        self, root: Location, identity: Identity, listing: Listing, dim: int, shard_images: int = SHARD_IMAGES
     ) -> None:
         """Begin the cache, or go on with one that was begun. Finished shards are kept if they are what they say."""
         self.path = identity.folder(root)
@@ -111,17 +112,17 @@ class FeatureWriter:
         return (self.path / "identity.json").exists()
 
     def _create(self) -> None:
-        group = zarr.open_group(self.path, mode="a", zarr_format=3)
+        group = zarr.open_group(zarr_node(self.path), mode="a", zarr_format=3)
         chunk = min(CHUNK_IMAGES, self._shard_images)
-        group.create_array(
-            "features",
-            shape=self._shape,
-            dtype=self._identity.dtype,
-            chunks=(chunk, 1, self._shape[2]),
-            shards=(-(-self._shard_images // chunk) * chunk, self._shape[1], self._shape[2]),
-            fill_value=0,
-            overwrite=True,
-        )
+        with suppress(ContainsArrayError):  # never overwritten: where nothing locks, another writer may be ahead
+            group.create_array(
+                "features",
+                shape=self._shape,
+                dtype=self._identity.dtype,
+                chunks=(chunk, 1, self._shape[2]),
+                shards=(-(-self._shard_images // chunk) * chunk, self._shape[1], self._shape[2]),
+                fill_value=0,
+            )
         self._write_listing()
         write_json(self.path / "identity.json", asdict(self._identity))
 
@@ -136,7 +137,7 @@ class FeatureWriter:
 
     def _write_listing(self) -> None:
         """Ids, labels, split and contents, where they are not on disk as they should be."""
-        group = zarr.open_group(self.path, mode="a", zarr_format=3)
+        group = zarr.open_group(zarr_node(self.path), mode="a", zarr_format=3)
         for name, column in self._columns().items():
             if not _holds(self.path, name, column):
                 group.create_array(name, data=column, overwrite=True)
@@ -196,7 +197,7 @@ class FeatureWriter:
 
     def mark_current(self) -> None:
         """Make this the newest of its kind: the one that `find_cache` takes when the data set has changed."""
-        (self.path / "identity.json").touch()
+        touch(self.path / "identity.json")
 
     def has_record(self, shard: int) -> bool:
         """Whether somebody has written the shard."""
@@ -229,8 +230,9 @@ class FeatureWriter:
         """Remove what killed writers left half-written, unless another writer is at work; the last one does it."""
         self.close()
         if self._lock.try_alone():
-            for leftover in self.path.rglob(f"*{PARTIAL}"):
-                leftover.unlink()
+            for name in files_under(self.path):
+                if name.endswith(PARTIAL):
+                    (self.path / name).unlink()
             self._lock.release()
 
 
@@ -242,7 +244,7 @@ class FeatureCache:
     Raises CacheIncompleteError, CacheMismatchError.
     """
 
-    path: Path
+    path: Location
     fix: str
     manifest: dict[str, Any] = field(init=False, repr=False)
 
@@ -331,17 +333,17 @@ class Description:
     complete: bool
 
 
-def list_caches(root: Path) -> list[Path]:
+def list_caches(root: Location) -> list[Location]:
     """Folders of all caches, finished or not."""
     return sorted(path.parent for path in root.glob("*/*/*/identity.json"))
 
 
-def read_identity(path: Path) -> dict[str, Any]:
+def read_identity(path: Location) -> dict[str, Any]:
     """The identity that a cache states, unchecked; empty where it cannot be read."""
     return _read_json(path / "identity.json")
 
 
-def describe_cache(path: Path) -> Description:
+def describe_cache(path: Location) -> Description:
     """What a cache says of itself, unchecked."""
     identity = read_identity(path)
     return Description(
@@ -349,12 +351,12 @@ def describe_cache(path: Path) -> Description:
         full_name=identity.get("full_name", "?"),
         views=[view["name"] for view in identity.get("views", [])],
         shape=_open_array(path, "features").shape,
-        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        bytes=sum(files_under(path).values()),
         complete=(path / "manifest.json").exists(),
     )
 
 
-def damage(path: Path) -> str | None:
+def damage(path: Location) -> str | None:
     """Read everything and compare it with its record: what is wrong, or None."""
     try:
         for _ in FeatureCache(path, "make embed with its DATASET, BACKBONE, VIEWS and WEIGHTS").blocks():
@@ -364,10 +366,10 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def remove_cache(path: Path) -> None:
+def remove_cache(path: Location) -> None:
     """Remove a cache, its manifest first, so that no reader meets half of it."""
     (path / "manifest.json").unlink(missing_ok=True)
-    shutil.rmtree(path)
+    remove_tree(path)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
 
 
@@ -378,7 +380,7 @@ CHOSEN = ("dataset", "backbone", "parameters", "weights", "views", "view_seed", 
 
 
 def find_cache(
-    root: Path, dataset: str, backbone: str, parameters: Mapping[str, Any], key: str, fix: FIX
+    root: Location, dataset: str, backbone: str, parameters: Mapping[str, Any], key: str, fix: FIX
 ) -> FeatureCache:
     """The one finished cache of a data set and backbone, in the present format.
 
@@ -388,8 +390,9 @@ def find_cache(
     user chose alike only the newest does. Unfinished caches count only where no finished one matches.
     Raises CacheMissError, CacheIncompleteError, CacheMismatchError, InputError (several match, or no such key).
     """
-    matching: dict[str, Path] = {}
-    for path in sorted((root / dataset).glob("*/*/identity.json"), key=lambda path: path.stat().st_mtime):
+    matching: dict[str, Location] = {}
+    identities: Iterable[Location] = (root / dataset).glob("*/*/identity.json")
+    for path in sorted(identities, key=lambda path: path.stat().st_mtime):
         identity = read_identity(path.parent)
         named = {name: identity.get("parameters", {}).get(name) for name in parameters}
         if (identity.get("backbone"), identity.get("format"), named) == (backbone, FORMAT, dict(parameters)):
@@ -409,7 +412,7 @@ def find_cache(
     return FeatureCache(found[0], fix(read_identity(found[0])))
 
 
-def _verified_manifest(path: Path, fix: str) -> dict[str, Any]:
+def _verified_manifest(path: Location, fix: str) -> dict[str, Any]:
     """The manifest, once it agrees with itself, with the folder and with the shards' records."""
     if not (path / "manifest.json").exists():
         raise CacheIncompleteError(f"the cache {path} is not finished: run `{fix}`, it goes on where it stopped")
@@ -427,7 +430,7 @@ def _verified_manifest(path: Path, fix: str) -> dict[str, Any]:
     return manifest
 
 
-def _parts_stand(path: Path, manifest: Mapping[str, Any]) -> bool:
+def _parts_stand(path: Location, manifest: Mapping[str, Any]) -> bool:
     """Whether ids, labels, split, contents and the shards' records are those of the manifest."""
     try:
         shards = -(-manifest["shape"][0] // _open_array(path, "features").shards[0])  # type: ignore[index]
@@ -436,12 +439,12 @@ def _parts_stand(path: Path, manifest: Mapping[str, Any]) -> bool:
         return False
 
 
-def _content_digest(path: Path, records: Sequence[Mapping[str, Any]]) -> str:
+def _content_digest(path: Location, records: Sequence[Mapping[str, Any]]) -> str:
     columns = [_read_array(path, name) for name in ("ids", "labels", "split", "contents")]
     return digest_json([[str(value) for value in column] for column in columns] + [dict(record) for record in records])
 
 
-def _holds(path: Path, name: str, column: np.ndarray) -> bool:
+def _holds(path: Location, name: str, column: np.ndarray) -> bool:
     """Whether an array is on disk with these values."""
     try:
         return np.array_equal(_read_array(path, name), column)
@@ -449,11 +452,11 @@ def _holds(path: Path, name: str, column: np.ndarray) -> bool:
         return False
 
 
-def _record_path(path: Path, shard: int) -> Path:
+def _record_path(path: Location, shard: int) -> Location:
     return path / "records" / f"{shard:05d}.json"
 
 
-def _read_records(path: Path, n_shards: int) -> list[dict[str, Any]]:
+def _read_records(path: Location, n_shards: int) -> list[dict[str, Any]]:
     """Every shard's record. Raises CacheIncompleteError when one is missing."""
     records = [_read_json(_record_path(path, shard)) for shard in range(n_shards)]
     missing = [shard for shard, record in enumerate(records) if "digest" not in record]
@@ -462,7 +465,7 @@ def _read_records(path: Path, n_shards: int) -> list[dict[str, Any]]:
     return records
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Location) -> dict[str, Any]:
     """A JSON object, or an empty one where there is none to be read."""
     try:
         value = json.loads(path.read_text())
@@ -471,7 +474,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read_array(path: Path, name: str, rows: slice = slice(None)) -> np.ndarray:
+def _read_array(path: Location, name: str, rows: slice = slice(None)) -> np.ndarray:
     """Values of an array. Raises CacheMismatchError where they cannot be decoded."""
     try:
         return np.asarray(_open_array(path, name)[rows])
@@ -479,8 +482,8 @@ def _read_array(path: Path, name: str, rows: slice = slice(None)) -> np.ndarray:
         raise CacheMismatchError(f"the array {name!r} of {path} is damaged") from error
 
 
-def _open_array(path: Path, name: str) -> zarr.Array:
+def _open_array(path: Location, name: str) -> zarr.Array:
     try:
-        return zarr.open_array(path / name, mode="r+" if name == "features" else "r")
+        return zarr.open_array(zarr_node(path / name), mode="r+" if name == "features" else "r", zarr_format=3)
     except (OSError, ValueError, KeyError) as error:
         raise CacheMismatchError(f"the cache {path} has lost its array {name!r}: remove that folder") from error

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache.errors import InputError
+from cache.location import Location
 
 PARTIAL = ".partial"
 UNREADABLE = "unreadable"
@@ -32,8 +36,18 @@ def digest_array(array: np.ndarray) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then rename it: a kill leaves the old file or the new one."""
+def write_whole(path: Location, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file, then put it in place: a kill leaves the old file or the new one.
+
+    In a folder that file is a neighbour of `path` and is renamed. An object store has no renaming but shows an upload
+    only when it is whole.
+    """
+    if not isinstance(path, Path):
+        with tempfile.TemporaryDirectory() as folder:
+            upload = Path(folder) / "upload"
+            write(upload)
+            path.fs.put_file(str(upload), path.path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
@@ -44,22 +58,53 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Location, value: Mapping[str, Any]) -> None:
     """Write JSON, whole or not at all."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_whole(path, lambda temporary: temporary.write_bytes(text.encode()))
 
 
-def require_writable(root: Path) -> None:
+def copy_files(names: Sequence[str], source: Location, target: Location) -> None:
+    """Copy files whole and in order, so that the last one says that all are there.
+
+    Nothing where `source` lacks the last one, or `target` has it.
+    """
+    if (target / names[-1]).exists() or not (source / names[-1]).exists():
+        return
+    for name in names:
+        write_whole(target / name, partial(_write_bytes, content=(source / name).read_bytes()))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def touch(path: Location) -> None:
+    """Make the modification time of a file now."""
+    if isinstance(path, Path):
+        path.touch()
+    else:
+        path.write_bytes(path.read_bytes())
+
+
+def remove_tree(folder: Location) -> None:
+    """Remove a folder and all that is in it."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder)
+    else:
+        folder.fs.rm(folder.path, recursive=True)
+
+
+def require_writable(root: Location) -> None:
     """Raises InputError unless files can be made under `root`, so that no long work starts in vain."""
     probe = root / f".{uuid.uuid4().hex}{PARTIAL}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
+        write_whole(probe, partial(_write_bytes, content=b""))
         probe.unlink()
     except OSError as error:
+        reason = error.strerror or error
         raise InputError(
-            f"the data root {str(root)!r} cannot be written ({error.strerror}): choose another with DATA_ROOT=PATH"
+            f"the data root {str(root)!r} cannot be written ({reason}): choose another with DATA_ROOT=PATH"
         ) from error
 
 

@@ -1,10 +1,16 @@
-"""Locks between processes of one machine, released by the system when a process dies, `kill -9` included."""
+"""Locks between processes of one machine, released by the system when a process dies, `kill -9` included.
+
+An object store has none and needs none: an upload is seen whole or not at all, two writers of one cache upload the
+same bytes, and neither leaves anything half-written for the other to clear.
+"""
 
 import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from cache.location import Location
 
 try:
     import fcntl
@@ -13,9 +19,12 @@ except ImportError:  # not on Windows: there two processes must not write one ca
 
 
 class Lock:
-    """A lock file that many hold shared or one holds alone."""
+    """A lock file that many hold shared or one holds alone; in an object store, everybody at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
+        self._file: int | None = None
+        if not isinstance(path, Path):
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         weakref.finalize(self, os.close, self._file)
@@ -45,5 +54,5 @@ class Lock:
         self._flock("LOCK_UN")
 
     def _flock(self, operation: str, wait: bool = True) -> None:
-        if fcntl is not None:
+        if fcntl is not None and self._file is not None:
             fcntl.flock(self._file, getattr(fcntl, operation) | (0 if wait else fcntl.LOCK_NB))

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from cache.errors import CacheIncompleteError, CacheMismatchError
 from cache.features import FORMAT, FeatureCache, Identity, Listing, list_caches, read_identity
 from cache.files import UNREADABLE, digest_json
+from cache.location import Location
 
 MADE = ("backbone", "weights_digest", "preprocessing", "views", "view_seed", "precision", "dtype", "format")
 """What of an identity decides an image's features; beside it the architecture, the first half of the full name."""
@@ -30,7 +30,7 @@ class EarlierFeatures:
     more where the two caches list their images in another order. Held in memory are two donor shards.
     """
 
-    def __init__(self, root: Path, identity: Identity, listing: Listing, rows: Iterable[int]) -> None:
+    def __init__(self, root: Location, identity: Identity, listing: Listing, rows: Iterable[int]) -> None:
         """Look in every cache, the newest first. rows : those wanted of the new cache
 
         Warns of damaged donors, which are not used.
@@ -63,7 +63,7 @@ class EarlierFeatures:
             within = self._row_in_donor[rows.start :][places] % self._donors[donor].shard_images
             features[places] = self._block(donor, shard)[within]
 
-    def _take(self, path: Path, wanted: dict[str, int], contents: Sequence[str]) -> None:
+    def _take(self, path: Location, wanted: dict[str, int], contents: Sequence[str]) -> None:
         """Find wanted images in a donor, those of sound shards, and want them no more."""
         try:
             donor = FeatureCache(path, "make embed with the same arguments again")
@@ -83,7 +83,7 @@ class EarlierFeatures:
             self._donor_of[mine], self._row_in_donor[mine] = len(self._donors) - 1, row
 
 
-def finished_identities(root: Path) -> Iterator[dict[str, Any]]:
+def finished_identities(root: Location) -> Iterator[dict[str, Any]]:
     """What the finished caches of the present format state, the newest first."""
     for path in _newest_first(root):
         identity = read_identity(path)
@@ -91,7 +91,7 @@ def finished_identities(root: Path) -> Iterator[dict[str, Any]]:
             yield identity
 
 
-def _newest_first(root: Path) -> list[Path]:
+def _newest_first(root: Location) -> list[Location]:
     """The folders of all caches, the one last asked for first."""
     return sorted(list_caches(root), key=lambda path: (path / "identity.json").stat().st_mtime, reverse=True)
 
@@ -119,5 +119,5 @@ def _is_sound(donor: FeatureCache, shard: int) -> bool:
     return True
 
 
-def _warn_of_damage(path: Path) -> None:
+def _warn_of_damage(path: Location) -> None:
     warnings.warn(f"the features in {path} are damaged: what they hold is computed anew", stacklevel=2)

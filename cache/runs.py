@@ -3,16 +3,15 @@
 <root>/<data set>/<backbone's full name>/<run>/
     rounds.parquet       one row per round
     candidates.parquet   one row per candidate of the logged rounds, when asked for
-    run.json             configuration, summary, versions
-The folder is made under a temporary name and renamed when whole, so a run is there completely or not at all.
+    run.json             configuration, summary, versions; written last: its existence says that the run is there
+Each file is written whole. A run is replaced by removing its run.json first.
 """
 
+import io
 import json
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -20,29 +19,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache.errors import CacheMismatchError
-from cache.files import PARTIAL, write_json
+from cache.files import write_json, write_whole
+from cache.location import Location, files_under
 
 
 @dataclass(frozen=True)
 class StoredRun:
     """A finished run. record : run.json"""
 
-    path: Path
+    path: Location
     record: dict[str, Any]
 
     def rounds(self) -> pd.DataFrame:
         """One row per round: round, budget_spent, queried, test_* and val_* metrics, seconds_*."""
-        return pd.read_parquet(self.path / "rounds.parquet")
+        return pd.read_parquet(io.BytesIO((self.path / "rounds.parquet").read_bytes()))
 
     @property
-    def candidates_path(self) -> Path | None:
+    def candidates_path(self) -> Location | None:
         path = self.path / "candidates.parquet"
         return path if path.exists() else None
 
 
 @dataclass(frozen=True)
 class RunStore:
-    root: Path
+    root: Location
 
     def get(self, run_id: str) -> StoredRun | None:
         """The finished run of that id (a relative path), or None. Raises CacheMismatchError where it is damaged."""
@@ -61,25 +61,19 @@ class RunStore:
         self, run_id: str, record: Mapping[str, Any], rounds: pa.Table, candidates: pa.Table | None = None
     ) -> StoredRun:
         """Store a run, replacing one of the same id."""
-        final = self.root / run_id
-        folder = final.with_name(f".{final.name}.{uuid.uuid4().hex}{PARTIAL}")
-        folder.mkdir(parents=True)
-        try:
-            pq.write_table(rounds, folder / "rounds.parquet", compression="zstd")
-            if candidates is not None:
-                pq.write_table(candidates, folder / "candidates.parquet", compression="zstd")
-            write_json(folder / "run.json", record)
-            shutil.rmtree(final, ignore_errors=True)
-            folder.replace(final)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return StoredRun(final, dict(record))
+        path = self.root / run_id
+        (path / "run.json").unlink(missing_ok=True)
+        (path / "candidates.parquet").unlink(missing_ok=True)
+        for name, table in (("rounds", rounds), ("candidates", candidates)):
+            if table is not None:
+                write_whole(path / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))
+        write_json(path / "run.json", record)
+        return StoredRun(path, dict(record))
 
     def ids(self) -> list[str]:
         """Ids of all finished runs, sorted."""
-        paths = (path.parent for path in self.root.glob("*/*/*/run.json") if PARTIAL not in path.parent.name)
-        return sorted(path.relative_to(self.root).as_posix() for path in paths)
+        names = (name.split("/") for name in files_under(self.root))
+        return sorted("/".join(parts[:3]) for parts in names if len(parts) == 4 and parts[3] == "run.json")
 
     def __iter__(self) -> Iterator[StoredRun]:
         """All finished runs, by id."""

@@ -12,7 +12,8 @@ from typing import Annotated
 
 import tyro
 
-from cache.errors import AlcoveError
+from cache.errors import AlcoveError, InputError
+from cache.location import Location, location, reaching
 from pipeline.config import AlConfig, CacheConfig, DemoConfig, SurrogateConfig
 from pipeline.report import ReportConfig
 from stages.embed.config import EmbedConfig, PretrainConfig
@@ -46,7 +47,27 @@ def _comma_separated(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.construc
     )
 
 
-def parse(arguments: Sequence[str]) -> object:
+@_registry.primitive_rule
+def _location(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    if info.type != Location:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH|URL",
+        instance_from_str=lambda text: _said(text[0]),
+        is_instance=lambda value: isinstance(value, Location),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _said(text: str) -> Location:
+    try:
+        return location(text)
+    except InputError as error:  # of a ValueError tyro would make a box of its own
+        raise AlcoveError(str(error)) from error
+
+
+def parse(arguments: Sequence[str]) -> Command:
     """The configuration that the arguments ask for. Exits with code 2 where they make no sense."""
     return tyro.cli(
         Command,
@@ -65,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"alcove: {message}", file=sys.stderr)
         try:
-            return _run(parse(sys.argv[1:] if arguments is None else arguments))
+            config = parse(sys.argv[1:] if arguments is None else arguments)
+            with reaching(config.data_root):
+                return _run(config)
         except AlcoveError as error:
             print(f"alcove: {error}", file=sys.stderr)
             return 2
@@ -83,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
 
 
-def _run(config: object) -> int:
+def _run(config: Command) -> int:
     from pipeline import commands
 
     match config:
@@ -101,4 +124,3 @@ def _run(config: object) -> int:
             return commands.cache(config)
         case DemoConfig():
             return commands.demo(config)
-    raise AssertionError(config)

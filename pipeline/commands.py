@@ -10,6 +10,7 @@ from typing import Any
 
 from cache.errors import CacheMissError, InputError
 from cache.features import damage, describe_cache, list_caches, remove_cache
+from cache.location import local_folder
 from cache.runs import RunStore, StoredRun
 from pipeline import recipes
 from pipeline.config import AlConfig, CacheConfig, DemoConfig, SurrogateConfig, TaskConfig
@@ -149,7 +150,7 @@ def cache(config: CacheConfig) -> int:
         )
         if config.action == "rm":
             remove_cache(path)
-            shutil.rmtree(config.data_root / "derived" / path.name, ignore_errors=True)
+            shutil.rmtree(local_folder(config.data_root) / "derived" / path.name, ignore_errors=True)
             print(f"removed {path} and what was derived from it")
     return 2 if damaged else 0
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cache.location import Location
 from stages.al.protocol import CandidateLog, Protocol
 from stages.surrogate.config import TrainConfig
 
@@ -24,8 +25,8 @@ class TaskConfig:
     """images of the training split kept out of the pool; by default a fifth, at most 1,000"""
     workers: int = 0
     """processes, 0 for one per core"""
-    data_root: Path = Path("data")
-    """folder of everything alcove writes"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,8 @@ class CacheConfig:
     """what to do"""
     key: str = ""
     """beginning of a cache's key; empty for all, which rm refuses"""
-    data_root: Path = Path("data")
-    """folder of everything alcove writes"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,5 +72,5 @@ class DemoConfig:
 
     workers: int = 0
     """processes, 0 for one per core"""
-    data_root: Path = Path("data")
-    """folder of everything alcove writes"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""

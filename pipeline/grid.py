@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from cache.errors import InputError
 from cache.files import digest_json, require_writable
+from cache.location import Location
 from cache.runs import RunStore, StoredRun
 from pipeline.task import Task, load_data, model_folder
 from stages.al.heads import build_head
@@ -71,7 +72,7 @@ def plan(
     strategies: Sequence[str],
     seeds: Sequence[int],
     protocol: Protocol,
-    data_root: Path,
+    data_root: Location,
     candidate_log: CandidateLog | None = None,
 ) -> list[Run]:
     """The cells of a grid, each once, seeds outermost so that an interrupted grid has whole comparisons.

@@ -1,8 +1,8 @@
 """Complete configurations by name."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from cache.location import Location
 from pipeline.config import AlConfig, SurrogateConfig
 from pipeline.report import ReportConfig
 from stages.embed.config import EmbedConfig
@@ -18,7 +18,7 @@ class Recipe:
     report: ReportConfig
 
 
-def demo(data_root: Path, workers: int) -> Recipe:
+def demo(data_root: Location, workers: int) -> Recipe:
     """Every default: SimCLR on digits, six strategies, ten seeds, the surrogate on the five it was not trained on."""
     return Recipe(
         embed=EmbedConfig(data_root=data_root),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.errors import CacheMissError, InputError
 from cache.files import canonical_json, write_whole
+from cache.location import Location, local_folder
 
 if TYPE_CHECKING:
     from pipeline.results import Estimate, Group, Run
@@ -32,9 +33,9 @@ class ReportConfig:
     backbone: str = ""
     """backbone to report on, short or full name; empty for all"""
     out: Path | None = None
-    """folder for the report; by default DATA_ROOT/reports"""
-    data_root: Path = Path("data")
-    """folder of everything alcove writes"""
+    """folder for the report; by default reports in DATA_ROOT, or in this machine's own folder where that is a URL"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +80,11 @@ def make_report(config: ReportConfig) -> Report:
     from pipeline.curves import draw_all
     from pipeline.results import group_runs
 
-    manifests = _manifests(config.data_root)
+    manifests = _manifests(local_folder(config.data_root))
     groups = group_runs(_without_replaced_surrogates(_chosen_runs(config), set(manifests)))
     pictures = draw_all(groups)
     notes = {group.stem: _surrogate_notes(group, manifests) for group in groups}
-    out = config.out or config.data_root / "reports"
+    out = config.out or local_folder(config.data_root) / "reports"
     contents = {f"{stem}.png": picture for stem, picture in pictures.items()}
     contents |= {"report.csv": _csv(groups).encode(), "report.html": _page(groups, pictures, notes).encode()}
     _write(out, contents)
@@ -186,13 +187,13 @@ def _surrogate_notes(group: Group, manifests: Mapping[str, Mapping[str, Any]]) -
     return notes
 
 
-def _manifests(data_root: Path) -> dict[str, dict[str, Any]]:
+def _manifests(folder: Path) -> dict[str, dict[str, Any]]:
     """Manifests of the trained surrogates, by the digest that runs know the model by (`Surrogate.record`).
 
     A damaged one is named on stderr and left out.
     """
     manifests = {}
-    for path in sorted((data_root / "surrogates").glob("*/*/*/manifest.json")):
+    for path in sorted((folder / "surrogates").glob("*/*/*/manifest.json")):
         try:
             manifest = json.loads(path.read_bytes())
             quality = manifest.get("quality")

@@ -8,6 +8,7 @@ from typing import Any
 
 from cache.errors import CacheError
 from cache.files import digest_json, require_writable
+from cache.location import local_folder
 from cache.runs import RunStore, StoredRun
 from pipeline.config import SurrogateConfig
 from pipeline.grid import plan, run_grid
@@ -31,7 +32,7 @@ def train_surrogate(config: SurrogateConfig, task: Task, runs: Sequence[StoredRu
 
     Raises CacheMissError (no logs), InputError (a single seed).
     """
-    require_writable(config.data_root)
+    require_writable(local_folder(config.data_root))
     logs = [Log(path=run.candidates_path, seed=run.record["run"]["seed"]) for run in runs if run.candidates_path]
     logged = [(run.path.name, run.record["candidate_log"]) for run in runs if run.candidates_path]
     learned_from = digest_json([TRAIN_FORMAT, logged, asdict(config.training)])

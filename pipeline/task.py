@@ -13,6 +13,7 @@ from cache.derived import DerivedStore
 from cache.errors import InputError
 from cache.features import FeatureCache, find_cache
 from cache.files import digest_json
+from cache.location import Location, local_folder
 from stages.al.heads import build_head
 from stages.al.loop import Evaluation
 from stages.al.pool import Pool
@@ -42,7 +43,7 @@ class Task:
     n_unlabeled: int
 
 
-def find_features(dataset: str, backbone: str, key: str, data_root: Path) -> FeatureCache:
+def find_features(dataset: str, backbone: str, key: str, data_root: Location) -> FeatureCache:
     """The feature cache that a data set, backbone and key name. Its errors say which `make embed` line to run."""
     data = DATASETS.build(dataset)
     name = backbone.partition(":")[0]
@@ -64,7 +65,7 @@ def find_features(dataset: str, backbone: str, key: str, data_root: Path) -> Fea
     return find_cache(data_root / "features", data.slug, name, parameters, key, fix)
 
 
-def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, data_root: Path) -> Task:
+def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, data_root: Location) -> Task:
     """Split the cache's labeled images, project their features once, keep the result for all runs.
 
     The pool is the training split. Validation images are the cache's own, or else some of the training split, the
@@ -89,7 +90,7 @@ def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, dat
         validation, train = _draw(train, size)
     parts = {"pool": train, "validation": validation, "test": test}
     basis = digest_json([TASK_FORMAT, pca, *(part.tolist() for part in parts.values())])[:16]
-    derived = DerivedStore(data_root / "derived" / cache.key, basis)
+    derived = DerivedStore(local_folder(data_root) / "derived" / cache.key, basis)
     missing = [name for name in (*parts, "labels") if not derived.has(name, {})]
     if missing:
         views = project(cache.features(), train, pca)
@@ -151,8 +152,9 @@ def _never() -> np.ndarray:
     raise AssertionError("prepare_task writes every array before a run starts")
 
 
-def model_folder(data_root: Path, task: Task, head: str) -> Path:
-    """Where the surrogate of a task and head lives."""
+def model_folder(data_root: Location, task: Task, head: str) -> Path:
+    """Where the surrogate of a task and head lives, on this machine."""
     made = build_head(head, task.n_classes)
     digest = digest_json([dict(task.about), made.get_params()])[:10]
-    return data_root / "surrogates" / task.about["dataset"] / task.about["full_name"] / f"{made.name}-{digest}"
+    about = task.about
+    return local_folder(data_root) / "surrogates" / about["dataset"] / about["full_name"] / f"{made.name}-{digest}"

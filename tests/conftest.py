@@ -4,6 +4,9 @@ from jaxtyping import install_import_hook
 
 install_import_hook(["cache", "stages"], "beartype.beartype")
 
+import logging  # noqa: E402
+import urllib.request  # noqa: E402
+import uuid  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -13,6 +16,7 @@ import pytest  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
 from cache.derived import DerivedStore  # noqa: E402
+from cache.location import Location, location  # noqa: E402
 from stages.al.heads import HEADS  # noqa: E402
 from stages.al.loop import DistanceToLabeled  # noqa: E402
 from stages.al.pool import Pool, PoolView  # noqa: E402
@@ -25,6 +29,37 @@ def one_thread() -> Iterator[None]:
     """As in the grid: one thread for linear algebra."""
     with threadpool_limits(1):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A local S3 server with one empty bucket, named bucket."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")):
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The URL of an empty prefix; this test finds its server and leaves its working files in `tmp_path`."""
+    settings = {"ENDPOINT_URL": s3_endpoint, "ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("ALCOVE_LOCAL", str(tmp_path / "machine"))
+    return f"s3://bucket/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """An empty data root of either kind."""
+    return location(request.getfixturevalue("s3")) if request.param == "s3" else tmp_path / "data"
 
 
 @pytest.fixture

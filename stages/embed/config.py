@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.location import Location
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
@@ -31,8 +33,8 @@ class EmbedConfig:
     """images per forward pass; by default what suits the device, and less where a GPU runs out of memory"""
     view_seed: int = 0
     """seed of the random views"""
-    data_root: Path = Path("data")
-    """folder of everything alcove writes"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +55,8 @@ class PretrainConfig:
     """passes over the pool, instead of steps"""
     device: str = "auto"
     """auto, cpu or cuda"""
-    data_root: Path = Path("data")
-    """folder of everything alcove writes"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 
     @property
     def backbone(self) -> str:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from cache.errors import InputError
 from cache.features import SHARD_IMAGES, FeatureWriter, Identity, Listing
 from cache.files import require_writable
+from cache.location import Location, local_folder
 from cache.reuse import EarlierFeatures, finished_identities
 from stages.embed.backbones import BACKBONES
 from stages.embed.config import EmbedConfig
@@ -39,7 +40,7 @@ class Embedded:
     missing_images : left to other workers; unreadable : id -> why
     """
 
-    path: Path
+    path: Location
     n_images: int
     n_views: int
     new_images: int
@@ -145,7 +146,7 @@ def _chosen(config: EmbedConfig) -> dict[str, Any]:
 
 def _open(config: EmbedConfig, device: str) -> tuple[ImageSet, FrozenBackbone]:
     """The images, and the network on its device; downloaded or pretrained where it is not at hand yet."""
-    images = DATASETS.build(config.dataset).open(config.data_root / "datasets")
+    images = DATASETS.build(config.dataset).open(local_folder(config.data_root) / "datasets")
     backbone, weights_root = BACKBONES.build(config.backbone), config.data_root / "weights"
     to_make = None if config.weights else backbone.weights_to_make(images, weights_root)
     if to_make:
@@ -153,7 +154,7 @@ def _open(config: EmbedConfig, device: str) -> tuple[ImageSet, FrozenBackbone]:
     return images, backbone.load(config.weights, images, weights_root, device)
 
 
-def _say_what_keeps_weights(to_make: Path, chosen: Mapping[str, Any], features_root: Path) -> None:
+def _say_what_keeps_weights(to_make: Path, chosen: Mapping[str, Any], features_root: Location) -> None:
     """Where weights are about to be made of images that have changed: the option that keeps those of before.
 
     to_make : their file; chosen : what of the identity does not depend on the images

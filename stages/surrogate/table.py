@@ -1,14 +1,15 @@
 """The surrogate's training table: one row per candidate of every logged round."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
 from cache.errors import CacheMismatchError, CacheMissError, InputError
+from cache.location import Location
 from stages.surrogate.config import TrainConfig
 
 STANDARD = (
@@ -35,7 +36,7 @@ TARGETS = {"accuracy": ("accuracy_change", 1.0), "cross_entropy": ("cross_entrop
 class Log:
     """The candidate log of one run. seed : the run's"""
 
-    path: Path
+    path: Location
     seed: int
 
 
@@ -94,7 +95,7 @@ def build_table(logs: Sequence[Log], config: TrainConfig) -> Table:
 
 def _read(log: Log, columns: list[str]) -> pd.DataFrame:
     try:
-        return pd.read_parquet(log.path, columns=columns)
+        return pd.read_parquet(io.BytesIO(log.path.read_bytes()), columns=columns)
     except (OSError, ValueError) as error:
         raise CacheMismatchError(f"{log.path} is damaged: delete {log.path.parent} and run `make al` again") from error
 

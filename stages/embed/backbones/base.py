@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cache.location import Location
 from stages.embed.images.base import ImageSet
 from stages.registry import Registry
 
@@ -84,15 +85,15 @@ class Backbone(ABC):
     """The views embedded unless the user names others."""
 
     @abstractmethod
-    def load(self, weights: str, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
+    def load(self, weights: str, images: ImageSet, weights_root: Location, device: str) -> FrozenBackbone:
         """Get the weights and build the network, on `device`.
 
         weights : "" for the backbone's own, "random" (by name only), or the path of a weights file
         images : the data set, for backbones pretrained on the pool
-        weights_root : folder that keeps weights made here
+        weights_root : place that keeps weights made here
         Raises WeightsUnavailableError (no network: says the ways out), InputError (a file that does not fit).
         """
 
-    def weights_to_make(self, images: ImageSet, weights_root: Path) -> Path | None:
+    def weights_to_make(self, images: ImageSet, weights_root: Location) -> Path | None:
         """The file of weights of its own that `load` would first make from the images; None where it makes none."""
         return None

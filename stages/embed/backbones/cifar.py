@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cache.errors import WeightsUnavailableError
+from cache.location import Location
 from stages.embed.backbones.base import BACKBONES, Backbone, FrozenBackbone, Preprocessing
 from stages.embed.images.base import ImageSet
 
@@ -39,7 +39,7 @@ class CifarResNet(Backbone):
         if self.trained_on not in STATISTICS:
             raise ValueError(f"trained_on must be one of {', '.join(STATISTICS)}, got {self.trained_on!r}")
 
-    def load(self, weights: str, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
+    def load(self, weights: str, images: ImageSet, weights_root: Location, device: str) -> FrozenBackbone:
         if not weights:
             raise WeightsUnavailableError(
                 f"{self.name!r} has no published weights: give a file with WEIGHTS=path (a checkpoint of SCAN or "
@@ -78,7 +78,7 @@ class ResNet34SimCLRCIFAR100(Backbone):
     file: ClassVar[str] = "pytorch_model.bin"
     views: ClassVar[tuple[str, ...]] = CifarResNet.views
 
-    def load(self, weights: str, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
+    def load(self, weights: str, images: ImageSet, weights_root: Location, device: str) -> FrozenBackbone:
         from stages.embed.backbones.hub import download_from_hub
 
         path = weights or download_from_hub(self.name, self.repository, self.repository, self.file)

@@ -1,9 +1,9 @@
 """DINO and DINOv2: vision transformers trained without labels, through timm. A new one costs a line."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
+from cache.location import Location
 from stages.embed.backbones.base import BACKBONES, Backbone, FrozenBackbone
 from stages.embed.images.base import ImageSet
 
@@ -20,7 +20,7 @@ class DINO(Backbone):
     options: ClassVar[dict[str, Any]] = {}
     views: ClassVar[tuple[str, ...]] = ("identity", "hflip", "sharpen", "blur")
 
-    def load(self, weights: str, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
+    def load(self, weights: str, images: ImageSet, weights_root: Location, device: str) -> FrozenBackbone:
         from stages.embed.backbones.timm_models import load_timm
 
         return load_timm(self.name, self.model, weights, device, **self.options)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cache.errors import CacheMismatchError, InputError
-from cache.files import digest_json, require_writable, write_json, write_whole
+from cache.files import copy_files, digest_json, require_writable, write_json, write_whole
+from cache.location import Location, local_folder
+from cache.locks import Lock
 from stages.embed.backbones.base import Backbone, FrozenBackbone, Preprocessing
 from stages.embed.device import PRECISIONS
 from stages.embed.images.base import ImageSet
@@ -28,7 +30,7 @@ _LOSSES_KEPT = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """Weights that stand: the file, its record and its picture, and whether they stood before this call."""
+    """Weights made here: the file, its record and its picture, and whether they stood before this call."""
 
     file: Path
     stood_before: bool
@@ -41,6 +43,15 @@ class Pretrained:
     def picture(self) -> Path:
         return self.file.with_suffix(".png")
 
+    @property
+    def names(self) -> list[str]:
+        """Of the three files, the record last: it says that the others are there."""
+        return [path.name for path in (self.file, self.picture, self.record)]
+
+    @property
+    def complete(self) -> bool:
+        return self.record.is_file() and self.file.is_file()
+
     def read_record(self) -> dict[str, Any]:
         return _read_record(self.record)
 
@@ -49,7 +60,8 @@ class Pretrained:
 class SelfSupervised(Backbone):
     """Features before the objective's head, of a network pretrained on the images of split "train".
 
-    Kept in `weights_root` and used again for the same recipe and images.
+    Kept in `weights_root` and used again for the same recipe and images. Where that is in an object store, this
+    machine works in a folder of its own, takes what others have trained and gives what it trains.
 
     recipe : a name in `stages.embed.pretrain.recipes`; it fills whatever is not given here
     arch : convnet, a small net with 4 * width features; or resnet18, resnet34, resnet50, with the CIFAR stem where
@@ -108,7 +120,7 @@ class SelfSupervised(Backbone):
         given = {key: value for key, value in self._given().items() if value is not None}
         return known[self.recipe].with_changes(given)
 
-    def load(self, weights: str, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
+    def load(self, weights: str, images: ImageSet, weights_root: Location, device: str) -> FrozenBackbone:
         if weights == "":
             return self._pretrained(images, weights_root, device)
         if weights == "random":
@@ -116,27 +128,33 @@ class SelfSupervised(Backbone):
             return self._freeze(network, weights, preprocessing, device)
         return self._from_file(weights, Path(weights).stem, images, device)
 
-    def pretrain(self, images: ImageSet, weights_root: Path, device: str) -> Pretrained:
+    def pretrain(self, images: ImageSet, weights_root: Location, device: str) -> Pretrained:
         """The weights of this recipe on these images; made first where they are not kept yet.
 
         A training that was killed goes on at its last checkpoint.
         """
-        to_make = self.weights_to_make(images, weights_root)
-        if to_make is None:
-            return Pretrained(file=self._file(images, weights_root), stood_before=True)
-        require_writable(weights_root)
-        made = Pretrained(file=to_make, stood_before=False)
-        self._make(images, made, device)
-        return made
+        stands = self._kept(images, weights_root)
+        if not stands.complete:
+            require_writable(stands.file.parent)
+            with Lock(stands.file.with_suffix(".lock")).alone():
+                if not stands.complete:  # else another process has made them meanwhile
+                    stands = replace(stands, stood_before=False)
+                    self._make(images, stands, device)
+        copy_files(stands.names, stands.file.parent, weights_root)
+        return stands
 
-    def weights_to_make(self, images: ImageSet, weights_root: Path) -> Path | None:
-        kept = Pretrained(file=self._file(images, weights_root), stood_before=True)
-        return None if kept.record.is_file() and kept.file.is_file() else kept.file
+    def weights_to_make(self, images: ImageSet, weights_root: Location) -> Path | None:
+        kept = self._kept(images, weights_root)
+        return None if kept.complete else kept.file
 
-    def _file(self, images: ImageSet, weights_root: Path) -> Path:
-        return weights_root / f"{self._arch}.{self._source(images)}.safetensors"
+    def _kept(self, images: ImageSet, weights_root: Location) -> Pretrained:
+        """Where the weights of this recipe on these images are on this machine; fetched if they are in the store."""
+        folder = local_folder(weights_root)
+        kept = Pretrained(file=folder / f"{self._arch}.{self._source(images)}.safetensors", stood_before=True)
+        copy_files(kept.names, weights_root, folder)
+        return kept
 
-    def _pretrained(self, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
+    def _pretrained(self, images: ImageSet, weights_root: Location, device: str) -> FrozenBackbone:
         done = self.pretrain(images, weights_root, device)
         if done.stood_before:
             print(f"pretrained before with this recipe on these images: using {done.file}")

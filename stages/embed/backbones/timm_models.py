@@ -6,10 +6,10 @@ import difflib
 import math
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cache.errors import InputError, WeightsUnavailableError
+from cache.location import Location
 from stages.embed.backbones.base import BACKBONES, Backbone, FrozenBackbone, Preprocessing
 from stages.embed.images.base import ImageSet
 
@@ -33,7 +33,7 @@ class Timm(Backbone):
     views: ClassVar[tuple[str, ...]] = ("identity", "hflip")
     model: str
 
-    def load(self, weights: str, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
+    def load(self, weights: str, images: ImageSet, weights_root: Location, device: str) -> FrozenBackbone:
         return load_timm(f"timm:{self.model}", self.model, weights, device)
 
 

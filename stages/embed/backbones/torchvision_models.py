@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from cache.location import Location
 from stages.embed.backbones.base import BACKBONES, Backbone, FrozenBackbone, Preprocessing
 from stages.embed.images.base import ImageSet
 
@@ -33,7 +33,7 @@ class TorchvisionBackbone(Backbone):
     classifier: ClassVar[str] = "fc"
     views: ClassVar[tuple[str, ...]] = ("identity", "hflip", "sharpen", "trivialaugment")
 
-    def load(self, weights: str, images: ImageSet, weights_root: Path, device: str) -> FrozenBackbone:
+    def load(self, weights: str, images: ImageSet, weights_root: Location, device: str) -> FrozenBackbone:
         from torch import nn
         from torchvision.models import get_model, get_model_weights
 

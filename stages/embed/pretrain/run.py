@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import InputError
 from cache.files import require_writable
+from cache.location import local_folder
 from stages.embed.backbones import BACKBONES
 from stages.embed.backbones.self_supervised import SelfSupervised
 from stages.embed.config import PretrainConfig
@@ -24,7 +25,5 @@ def pretrain(config: PretrainConfig) -> Pretrained:
         raise InputError(f"{config.method!r} is not pretrained here: METHOD is one of {', '.join(known)}")
     backbone = BACKBONES.build(config.backbone)
     require_writable(config.data_root)
-    dataset = DATASETS.build(config.dataset)
-    return backbone.pretrain(
-        dataset.open(config.data_root / "datasets"), config.data_root / "weights", choose_devices(config.device)[0]
-    )
+    images = DATASETS.build(config.dataset).open(local_folder(config.data_root) / "datasets")
+    return backbone.pretrain(images, config.data_root / "weights", choose_devices(config.device)[0])
