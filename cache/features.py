@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from zarr.errors import ContainsArrayError
 
 from cache.errors import CacheError, CacheIncompleteError, CacheMismatchError, CacheMissError, InputError
-from cache.files import PARTIAL, digest_array, digest_json, remove_tree, touch, write_json
+from cache.files import PARTIAL, digest_array, digest_json, remove, remove_tree, touch, write_json
 from cache.location import Location, files_under, zarr_node
 from cache.locks import Lock
 
@@ -190,7 +190,7 @@ class FeatureWriter:
                 f"({bad.size} such images in this shard): check the weights of {self._identity.full_name}"
             )
         chunk = self._features.metadata.encode_chunk_key((shard, 0, 0))
-        (self.path / "features" / chunk).unlink(missing_ok=True)  # the last shard is merged with what is there, else
+        remove(self.path / "features" / chunk)  # the last shard is merged with what is there, else
         self._features[rows.start : rows.stop] = block
         reasons = {str(row): reason for row, reason in sorted((unreadable or {}).items())}
         write_json(_record_path(self.path, shard), {"digest": digest_array(block), "unreadable": reasons})
@@ -368,9 +368,9 @@ def damage(path: Location) -> str | None:
 
 def remove_cache(path: Location) -> None:
     """Remove a cache, its manifest first, so that no reader meets half of it."""
-    (path / "manifest.json").unlink(missing_ok=True)
+    remove(path / "manifest.json")
     remove_tree(path)
-    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    remove(path.with_name(f"{path.name}.lock"))
 
 
 FIX = Callable[[Mapping[str, Any] | None], str]

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ def touch(path: Location) -> None:
         path.touch()
     else:
         path.write_bytes(path.read_bytes())
+
+
+def remove(path: Location) -> None:
+    """Remove a file, if nobody else has."""
+    with suppress(FileNotFoundError):  # asked beforehand, an object store might answer before another removes it
+        path.unlink()
 
 
 def remove_tree(folder: Location) -> None:

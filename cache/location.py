@@ -94,24 +94,29 @@ def reaching(root: Location) -> Iterator[None]:
     if isinstance(root, Path):
         yield
         return
-    bucket = root.path.split("/")[0]
     try:
-        _look(root.fs, bucket)
+        _look(root)
         yield
     except AlcoveError:
         raise
     except Exception as error:
         if not _from_client(error):
             raise
-        raise StoreUnavailableError(_sentence(error, root, bucket)) from error
+        raise StoreUnavailableError(_sentence(error, root)) from error
 
 
-def _look(store: Any, bucket: str) -> None:
-    """Raises what the store's client raises unless the bucket is there."""
-    if isinstance(store, AsyncFileSystem):
-        sync(store.loop, store._info, bucket, timeout=_PATIENCE)
-    else:
-        store.info(bucket)
+def _look(root: UPath) -> None:
+    """Raises what the store's client raises, and StoreUnavailableError where the bucket is not there."""
+    bucket = root.path.split("/")[0]
+    try:
+        if isinstance(root.fs, AsyncFileSystem):
+            sync(root.fs.loop, root.fs._info, bucket, timeout=_PATIENCE)
+        else:
+            root.fs.info(bucket)
+    except FileNotFoundError as error:
+        raise StoreUnavailableError(
+            f"the bucket {bucket!r} of {str(root)!r} does not exist: create it, or choose another with DATA_ROOT=URL"
+        ) from error
 
 
 def _from_client(error: BaseException | None) -> bool:
@@ -125,10 +130,10 @@ def _from_client(error: BaseException | None) -> bool:
     return False
 
 
-def _sentence(error: Exception, root: UPath, bucket: str) -> str:
+def _sentence(error: Exception, root: UPath) -> str:
     reason = " ".join(str(error).split()).rstrip(".") or f"no answer within {_PATIENCE:.0f} s"
     if isinstance(error, FileNotFoundError):
-        return f"the bucket {bucket!r} of {str(root)!r} does not exist: create it, or choose another with DATA_ROOT=URL"
+        return f"something was removed from {str(root)!r} during the work ({reason}): run the same command again"
     if isinstance(error, PermissionError) or any(word in type(error).__name__ for word in ("Credential", "Token")):
         return (
             f"the object store refuses access to {str(root)!r} ({reason}): set AWS_ACCESS_KEY_ID and "

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache.errors import CacheMismatchError
-from cache.files import write_json, write_whole
+from cache.files import remove, write_json, write_whole
 from cache.location import Location, files_under
 
 
@@ -62,8 +62,8 @@ class RunStore:
     ) -> StoredRun:
         """Store a run, replacing one of the same id."""
         path = self.root / run_id
-        (path / "run.json").unlink(missing_ok=True)
-        (path / "candidates.parquet").unlink(missing_ok=True)
+        remove(path / "run.json")
+        remove(path / "candidates.parquet")
         for name, table in (("rounds", rounds), ("candidates", candidates)):
             if table is not None:
                 write_whole(path / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))

@@ -159,7 +159,7 @@ def test_a_store_that_cannot_be_used_is_one_sentence(
     ("error", "expected"),
     [
         (PermissionError("The provided token has expired."), "refuses access to"),
-        (FileNotFoundError("The specified bucket does not exist"), "does not exist: create it"),
+        (FileNotFoundError("bucket/data/x"), "something was removed from"),
     ],
 )
 def test_a_store_that_fails_during_the_work_is_one_sentence(error: OSError, expected: str, s3: str) -> None:
