@@ -49,11 +49,6 @@ def location(text: str) -> Location:
     return place
 
 
-def is_remote(place: Location) -> bool:
-    """Whether it is in an object store."""
-    return not isinstance(place, Path)
-
-
 def local_folder(place: Location) -> Path:
     """The folder of this machine that goes with a place: itself, or for an object store one of its own.
 

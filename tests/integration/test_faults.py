@@ -65,22 +65,24 @@ def root(whole: Path, tmp_path: Path) -> Path:
 
 def test_kill_9_at_random_instants(folder: Path, whole: Path, root: Path, processes) -> None:
     """Every time: what is half-written is refused, a finished cache is right, and resuming gives the same bytes."""
-    expected, rng = tree(whole / "features"), np.random.default_rng()
+    expected, rng = tree(whole / "features"), np.random.default_rng(0)
     arguments = (str(folder), BACKBONE, str(root), SHARD_IMAGES)
     started = time.monotonic()
     assert finish(processes, arguments) == 0
     seconds = time.monotonic() - started
     assert tree(root / "features") == expected
-    begun, finished = [], 0
-    for instant in rng.uniform(0.1, 1, KILLS) * seconds:
-        shutil.rmtree(root / "features")
+    begun = []
+    for instant in rng.uniform(0, 1, KILLS) * seconds:
+        shutil.rmtree(root / "features", ignore_errors=True)
         finish(processes, arguments, kill_after=instant)
-        begun.append(len(list(root.glob("features/*/*/*/records/*.json"))))
+        written = {record: record.stat().st_mtime_ns for record in root.glob("features/*/*/*/records/*.json")}
+        begun.append(len(written))
         for path in root.glob("features/*/*/*"):
             if path.is_dir() and (path / "identity.json").exists():
-                finished += served_right(path, whole)
+                check_what_is_served(path, whole)
         assert finish(processes, arguments) == 0
         assert tree(root / "features") == expected, f"killed after {instant:.3f} s"
+        assert {record: record.stat().st_mtime_ns for record in written} == written  # not embedded again
     assert len(set(begun)) > 2, f"the kills met the same state every time: {begun}"
 
 
@@ -96,15 +98,14 @@ def finish(processes, arguments: tuple[object, ...], kill_after: float | None = 
     return process.exitcode
 
 
-def served_right(path: Path, whole: Path) -> bool:
-    """Whether the cache can be opened; if it can, its features are those of the undisturbed one."""
+def check_what_is_served(path: Path, whole: Path) -> None:
+    """Either the cache is refused, or its features are those of the undisturbed one."""
     try:
         cache = FeatureCache(path, "make embed")
     except CacheIncompleteError:
-        return False
+        return
     undisturbed = FeatureCache(whole / path.relative_to(path.parents[3]), "make embed")
     np.testing.assert_array_equal(cache.features(), undisturbed.features())
-    return True
 
 
 DISK = """

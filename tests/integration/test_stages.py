@@ -4,10 +4,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -139,44 +137,6 @@ from stages.embed.extract import embed
 root, part = Path(sys.argv[3]), sys.argv[4]
 embed(EmbedConfig(dataset=sys.argv[1], backbone=sys.argv[2], data_root=root, shard=part), shard_images=12)
 """
-SLOW_EMBED = """
-import sys, time
-from stages.embed.engine import Engine
-whole = Engine._forward
-def slowly(*args):
-    time.sleep(0.13)
-    return whole(*args)
-Engine._forward = slowly
-from stages.embed.config import EmbedConfig
-from stages.embed.extract import embed
-from pathlib import Path
-embed(EmbedConfig(dataset=sys.argv[1], backbone=sys.argv[2], data_root=Path(sys.argv[3])), shard_images=12)
-"""
-
-
-def test_kill_9_in_mid_embed_and_resume(folder: Path, tmp_path: Path) -> None:
-    """Killed after the first shards, run again, byte-identical to an uninterrupted cache."""
-    command = [sys.executable, "-c", SLOW_EMBED, f"folder:{folder}", EMBED[1]]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
-    shutil.copytree(tmp_path / "whole" / "weights", tmp_path / "killed" / "weights")
-
-    process = subprocess.Popen(
-        [*command, str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("killed/features/*/*/*/records/*.json"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    begun = list(tmp_path.glob("killed/features/*/*/*/records/*.json"))
-    assert 2 <= len(begun) < 8
-    assert not list(tmp_path.glob("killed/features/*/*/*/manifest.json"))
-    stamps = {path: path.stat().st_mtime_ns for path in begun}
-
-    subprocess.run([*command, str(tmp_path / "killed")], check=True, env=environment, capture_output=True)
-    assert tree(tmp_path / "killed" / "features") == tree(tmp_path / "whole" / "features")
-    assert {path: path.stat().st_mtime_ns for path in begun} == stamps
 
 
 @pytest.mark.filterwarnings("ignore:pretraining leaves out")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+import torchvision.transforms.v2  # noqa: F401 - takes longer to import than the work itself
 
 from stages.embed.config import EmbedConfig
 from stages.embed.extract import embed
