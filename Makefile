@@ -101,13 +101,13 @@ report: install  ## curves, table and one HTML page of the runs
 	$(RUN) report --dataset '$(DATASET)' --backbone '$(BACKBONE)' --data-root '$(DATA_ROOT)' $(ARGS)
 
 cache: install  ## list the feature caches, or verify or rm one
-	$(RUN) cache --action $(ACTION) --key '$(KEY)' --data-root '$(DATA_ROOT)'
+	$(RUN) cache $(ACTION) --key '$(KEY)' --data-root '$(DATA_ROOT)'
 
 test: install  ## the test suite (6 minutes at most)
 	.venv/bin/python -m pytest
 
 bench-embed: install  ## images/s of stage one beside the bare network and the loop one would write
-	.venv/bin/python -m tests.benchmarks.embed
+	.venv/bin/python -m tests.benchmarks.embed $(ARGS)
 
 lint: install  ## ruff and mypy
 	.venv/bin/ruff check .

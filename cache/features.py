@@ -31,6 +31,8 @@ from cache.locks import Lock
 FORMAT = 2
 CHUNK_IMAGES = 256
 SHARD_IMAGES = 1024
+LARGEST_ROUNDING = 0.014
+"""Of a feature's norm: it keeps the cosine between what is stored and what was computed above 0.9999."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,23 +179,27 @@ class FeatureWriter:
     ) -> None:
         """Store one shard, then its record. unreadable : row in the cache -> why; their features are zero.
 
-        Raises InputError naming the image when a feature is not finite or does not fit the cache's dtype.
+        Raises InputError naming the image when a feature is not finite, or too large or small for the cache's dtype.
         """
         rows = self.rows(shard)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             block = features.astype(self._identity.dtype)
-        bad = np.flatnonzero(~np.isfinite(block).all(axis=(1, 2)))
-        if bad.size:
-            image = self._listing.ids[rows[int(bad[0])]]
-            raise InputError(
-                f"the features of image {image!r} are not finite in {self._identity.dtype} "
-                f"({bad.size} such images in this shard): check the weights of {self._identity.full_name}"
-            )
+        self._refuse(rows, ~np.isfinite(block).all(axis=(1, 2)), "not finite")
+        lost = np.linalg.norm(features - block, axis=2) > LARGEST_ROUNDING * np.linalg.norm(features, axis=2)
+        self._refuse(rows, lost.any(axis=1), "too small")
         chunk = self._features.metadata.encode_chunk_key((shard, 0, 0))
         remove(self.path / "features" / chunk)  # the last shard is merged with what is there, else
         self._features[rows.start : rows.stop] = block
         reasons = {str(row): reason for row, reason in sorted((unreadable or {}).items())}
         write_json(_record_path(self.path, shard), {"digest": digest_array(block), "unreadable": reasons})
+
+    def _refuse(self, rows: range, bad: Bool[np.ndarray, "rows"], what: str) -> None:
+        if bad.any():
+            image = self._listing.ids[rows[int(np.flatnonzero(bad)[0])]]
+            raise InputError(
+                f"the features of image {image!r} are {what} in {self._identity.dtype} "
+                f"({bad.sum()} such images in this shard): check the weights of {self._identity.full_name}"
+            )
 
     def mark_current(self) -> None:
         """Make this the newest of its kind: the one that `find_cache` takes when the data set has changed."""

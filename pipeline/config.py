@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import tyro
+
 from cache.location import Location
 from stages.al.protocol import CandidateLog, Protocol
 from stages.surrogate.config import TrainConfig
@@ -58,7 +60,7 @@ class SurrogateConfig(TaskConfig):
 class CacheConfig:
     """List the feature caches, read one again and compare it with its record, or remove it."""
 
-    action: Literal["ls", "verify", "rm"] = "ls"
+    action: tyro.conf.Positional[Literal["ls", "verify", "rm"]] = "ls"
     """what to do"""
     key: str = ""
     """beginning of a cache's key; empty for all, which rm refuses"""

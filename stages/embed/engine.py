@@ -17,13 +17,15 @@ from torch.fx.experimental.optimization import fuse
 from cache.errors import InputError, UnreadableImageError
 from stages.embed.backbones.base import FrozenBackbone
 from stages.embed.device import autocast
+from stages.embed.images.arrays import ArrayImages
 from stages.embed.images.base import ImageSet
 from stages.embed.views import RandomView, View, view_seed
 
 CPU_BATCH_PIXELS = 32 * 224**2
 """Of a batch on the CPU: larger ones are slower there, and take memory."""
 GPU_BATCH_PIXELS = 256 * 224**2
-LARGEST_BATCH = 1024
+CPU_LARGEST_BATCH = 256
+GPU_LARGEST_BATCH = 1024
 GPU_BATCHES_AHEAD = 2
 GROUP_BYTES = 16 * 2**20
 PIECES_PER_THREAD = 4
@@ -54,8 +56,8 @@ class Engine:
         self.images, self.frozen, self.views = images, frozen, views
         self._device, self._view_seed, self._precision = device, view_seed, precision
         self._on_gpu = torch.device(device).type == "cuda"
-        pixels = GPU_BATCH_PIXELS if self._on_gpu else CPU_BATCH_PIXELS
-        self._batch_size = batch_size or min(LARGEST_BATCH, max(1, pixels // frozen.preprocessing.crop**2))
+        most, pixels = (GPU_LARGEST_BATCH, GPU_BATCH_PIXELS) if self._on_gpu else (CPU_LARGEST_BATCH, CPU_BATCH_PIXELS)
+        self._batch_size = batch_size or min(most, max(1, pixels // frozen.preprocessing.crop**2))
         self._network = frozen.network.to(memory_format=torch.channels_last) if self._on_gpu else fused(frozen.network)
 
     def batches(self, rows: Sequence[int]) -> list[Sequence[int]]:
@@ -91,6 +93,7 @@ class Engine:
         """Network input (views, images, 3, crop, crop) of every batch."""
         ahead: deque[tuple[Sequence[int], torch.Tensor, list[Future[dict[int, str]]]]] = deque()
         depth = GPU_BATCHES_AHEAD if self._on_gpu else 0
+        pieces_per_batch = PIECES_PER_THREAD * (os.cpu_count() or 1)
 
         def first() -> tuple[Sequence[int], torch.Tensor, dict[int, str]]:
             batch, inputs, pieces = ahead.popleft()
@@ -98,7 +101,7 @@ class Engine:
 
         for batch in batches:
             inputs = self._empty(len(batch))
-            step = -(-len(batch) // (PIECES_PER_THREAD * (os.cpu_count() or 1)))
+            step = len(batch) if isinstance(self.images, ArrayImages) else -(-len(batch) // pieces_per_batch)
             starts = range(0, len(batch), step)
             pieces = [threads.submit(self._fill, batch[at : at + step], inputs[:, at : at + step]) for at in starts]
             ahead.append((batch, inputs, pieces))
@@ -116,37 +119,41 @@ class Engine:
     def _fill(self, rows: Sequence[int], inputs: torch.Tensor) -> dict[int, str]:
         """Write the network input of some images, and say why some of them cannot be read."""
         unreadable: dict[int, str] = {}
-        for where, group in self._groups(rows, unreadable):
-            ids = [self.images.ids[rows[at]] for at in where]
-            pixels = torch.from_numpy(np.stack(group)).to(self._device).permute(0, 3, 1, 2)
+        for start, group in self._groups(rows, unreadable):
+            here = slice(start, start + len(group))
+            ids = [self.images.ids[row] for row in rows[here]]
+            pixels = torch.from_numpy(group).to(self._device).permute(0, 3, 1, 2)
             for index, view in enumerate(self.views):
-                seeds = (
-                    [view_seed(self._view_seed, view.label, image_id) for image_id in ids]
-                    if isinstance(view, RandomView)
-                    else []
-                )
-                inputs[index, where] = self.frozen.preprocessing(view.apply(pixels, seeds))
+                draws = isinstance(view, RandomView)
+                seeds = [view_seed(self._view_seed, view.label, image_id) for image_id in ids] if draws else []
+                inputs[index, here] = self.frozen.preprocessing(view.apply(pixels, seeds))
         return unreadable
 
     def _groups(
         self, rows: Sequence[int], unreadable: dict[int, str]
-    ) -> Iterator[tuple[list[int], list[UInt8[np.ndarray, "height width 3"]]]]:
-        """Neighbours of one size, decoded, a few megabytes at a time, and their positions in `rows`."""
-        where: list[int] = []
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "images height width 3"]]]:
+        """Neighbours of one size, decoded, a few megabytes at a time, and the position in `rows` of the first."""
+        if isinstance(self.images, ArrayImages):
+            yield 0, self.images.load_many(rows)
+            return
         group: list[np.ndarray] = []
         for at, row in enumerate(rows):
-            try:
-                image = self.images.load(row)
-            except UnreadableImageError as error:
-                unreadable[row] = str(error)
-                continue
-            if group and (image.shape != group[0].shape or (len(group) + 1) * image.nbytes > GROUP_BYTES):
-                yield where, group
-                where, group = [], []
-            where.append(at)
-            group.append(image)
+            image = self._load(row, unreadable)
+            full = (len(group) + 1) * group[0].nbytes > GROUP_BYTES if group else False
+            if group and (full or image is None or image.shape != group[0].shape):
+                yield at - len(group), np.stack(group)
+                group = []
+            if image is not None:
+                group.append(image)
         if group:
-            yield where, group
+            yield len(rows) - len(group), np.stack(group)
+
+    def _load(self, row: int, unreadable: dict[int, str]) -> UInt8[np.ndarray, "height width 3"] | None:
+        try:
+            return self.images.load(row)
+        except UnreadableImageError as error:
+            unreadable[row] = str(error)
+            return None
 
 
 def fused(network: nn.Module) -> nn.Module:

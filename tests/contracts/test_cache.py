@@ -329,6 +329,16 @@ def test_features_that_float16_cannot_hold_are_refused_by_image(root: Location, 
     assert 0 in made.pending()
 
 
+def test_features_that_float16_would_bend_are_refused_by_image(root: Location) -> None:
+    made = writer(root)
+    features = FEATURES[:8].copy()
+    features[2, 0] *= 1e-7 / np.abs(features[2, 0]).max()
+    with pytest.raises(InputError, match="'dir/ä 2.png' are too small in float16 \\(1 such"):
+        made.write(0, features)
+    features[2, 0] = 0  # nothing to bend
+    made.write(0, features)
+
+
 def let_time_pass(root: Location) -> None:
     """Make what is written next the newer: in an object store times are whole seconds."""
     time.sleep(0.01 if isinstance(root, Path) else 1.05 - time.time() % 1)

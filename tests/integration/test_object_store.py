@@ -60,9 +60,9 @@ def test_the_four_stages(folder: Path, s3: str, capsys: pytest.CaptureFixture[st
     data = ["--data-root", s3]
     assert main(["cache", *data]) == 0
     key = capsys.readouterr().out.split()[0]
-    assert main(["cache", "--action", "verify", *data]) == 0
+    assert main(["cache", "verify", *data]) == 0
     assert "as written" in capsys.readouterr().out
-    assert main(["cache", "--action", "rm", "--key", key, *data]) == 0
+    assert main(["cache", "rm", "--key", key, *data]) == 0
     assert files_under(location(s3) / "features") == {}
     assert not (machine / "derived" / key).exists()
     assert main(["cache", *data]) == 2
@@ -112,7 +112,7 @@ def test_a_flipped_byte_is_refused_and_mended_by_embed(
     where = ["--dataset", f"folder:{folder}", "--data-root", s3]
     assert main(["al", *where, *AL, "--strategy", "random", "--workers", "1"]) == 2
     assert f"make embed DATASET=folder:{folder} DATA_ROOT={s3}" in " ".join(capsys.readouterr().err.split())
-    assert main(["cache", "--action", "verify", "--data-root", s3]) == 2
+    assert main(["cache", "verify", "--data-root", s3]) == 2
     assert "is not what was written" in capsys.readouterr().out
     assert embed(folder, s3) == 0
     assert content(location(s3) / "features") == before

@@ -301,11 +301,11 @@ def test_the_cache_command(root: Path, capsys: pytest.CaptureFixture[str]) -> No
     data = ["--data-root", str(root)]
     assert main(["cache", *data]) == 0
     key = capsys.readouterr().out.split()[0]
-    assert main(["cache", "--action", "verify", *data]) == 0
+    assert main(["cache", "verify", *data]) == 0
     assert "as written" in capsys.readouterr().out
-    assert main(["cache", "--action", "rm", *data]) == 2
+    assert main(["cache", "rm", *data]) == 2
     assert f"one of {key}" in capsys.readouterr().err
-    assert main(["cache", "--action", "rm", "--key", key[:5], *data]) == 0
+    assert main(["cache", "rm", "--key", key[:5], *data]) == 0
     assert main(["cache", *data]) == 2
 
 

@@ -53,8 +53,8 @@ class Preprocessing:
         pixels = F.center_crop(pixels, [self.crop, self.crop])
         if self.resize:
             pixels = pixels.round_().clamp_(0, 255)
-        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return pixels.sub_(255 * mean).div_(255 * std)
+        mean, std = (255 * pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return pixels.sub_(mean).div_(std)
 
     def record(self) -> dict[str, Any]:
         return asdict(self)

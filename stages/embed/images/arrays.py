@@ -1,6 +1,6 @@
 """Data sets small enough to be held decoded, as arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,12 @@ class ArrayImages(ImageSet):
     pixels: UInt8[np.ndarray, "images height width *channels"]
 
     def load(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        image = self.pixels[index]
-        return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image.copy()
+        return self.load_many([index])[0]
+
+    def load_many(self, indices: Sequence[int]) -> UInt8[np.ndarray, "images height width 3"]:
+        """Several images in one step."""
+        images = self.pixels[np.asarray(indices)]
+        return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=3)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,14 @@ from torch import nn
 from torchvision.models import densenet121, resnet18
 
 from cache.errors import InputError, UnreadableImageError
+from cache.features import FeatureCache, FeatureWriter, Identity, Listing
+from cache.reuse import EarlierFeatures
 from stages.embed.backbones.base import FrozenBackbone, Preprocessing
 from stages.embed.backbones.convnet import ConvNet
 from stages.embed.config import EmbedConfig
 from stages.embed.device import choose_devices, choose_precision
 from stages.embed.engine import Engine, fused
-from stages.embed.extract import embed
+from stages.embed.extract import embed, write_shards
 from stages.embed.images.base import ImageSet
 from stages.embed.views import build_views, view_seed
 
@@ -229,3 +231,42 @@ def test_precisions(monkeypatch):
     assert choose_precision("float32", "cuda") == "float32"
     with pytest.raises(InputError, match="precision='half' must be one of auto, float32, bfloat16"):
         choose_precision("half", "cpu")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+def test_float16_keeps_the_direction_of_every_feature(tmp_path: Path, scale: float) -> None:
+    """What is stored against what the network said: cosine above 0.9999 for every image and view."""
+    torch.manual_seed(0)
+    backbone = resnet18()
+    backbone.fc = nn.Identity()
+    images = Pictures([(40, 40)] * 24)
+    engine = Engine(images, frozen(_Scaled(backbone, scale), dim=512), build_views(["identity", "blur"]))
+    identity = Identity(
+        dataset="pictures",
+        dataset_digest=images.digest,
+        backbone="resnet18",
+        parameters={},
+        full_name="resnet18.random",
+        weights="random",
+        weights_digest="",
+        preprocessing=PREPROCESSING.record(),
+        views=[view.record() for view in engine.views],
+        view_seed=0,
+    )
+    names = ("ids", "labels", "split", "contents", "class_names")
+    listing = Listing(**{name: getattr(images, name) for name in names})
+    writer = FeatureWriter(tmp_path, identity, listing, dim=512, shard_images=10)
+    write_shards(writer, writer.pending(), engine, EarlierFeatures(tmp_path, identity, listing, []))
+    writer.finish()
+    stored = FeatureCache(writer.path, "").features()
+    exact, _ = run(engine, range(24))
+    assert stored.dtype == np.float16 and cosine(stored, exact).min() > 0.9999
+
+
+class _Scaled(nn.Module):
+    def __init__(self, network: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.network, self.scale = network, scale
+
+    def forward(self, images):
+        return self.network(images) * self.scale
