@@ -1,18 +1,7 @@
-"""The feature cache: one Zarr group per data set x backbone x key.
-
-    <root>/<data set>/<backbone's full name>/<key>/
-        identity.json      everything that changes a value; its digest is the key; written first
-        features/          (n_images, n_views, dim) float16; a Zarr shard holds some images with all their views
-        ids/ labels/ split/ contents/
-        records/00000.json digest and unreadable images of a shard, written when the shard stands
-        manifest.json      written last: its existence says that the cache is complete
-
-Nothing in it depends on when or in how many sittings it was written, so a resumed cache equals an uninterrupted
-one byte for byte.
-"""
+"""The feature cache, one Zarr group per data set x backbone x key: its identity, its writer, its reader."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -23,12 +12,12 @@ import zarr
 from jaxtyping import Bool, Float, Int
 from zarr.errors import ContainsArrayError
 
-from cache.errors import CacheError, CacheIncompleteError, CacheMismatchError, CacheMissError, InputError
-from cache.files import PARTIAL, digest_array, digest_json, remove, remove_tree, touch, write_json
+from cache.errors import CacheError, CacheIncompleteError, CacheMismatchError, InputError
+from cache.files import PARTIAL, digest_array, digest_json, remove, touch, write_json
+from cache.layout import FORMAT, content_digest, holds, open_array, read_array, read_json, read_records, record_path
 from cache.location import Location, files_under, zarr_node
 from cache.locks import Lock
 
-FORMAT = 2
 CHUNK_IMAGES = 256
 SHARD_IMAGES = 1024
 LARGEST_ROUNDING = 0.014
@@ -98,7 +87,7 @@ class FeatureWriter:
                 if not self._begun:
                     self._create()
         self._lock.share()
-        self._features = _open_array(self.path, "features")
+        self._features = open_array(self.path, "features")
         if self._features.shape != self._shape:
             raise CacheMismatchError(
                 f"the cache {self.path} holds features of shape {self._features.shape}, expected {self._shape}: "
@@ -141,7 +130,7 @@ class FeatureWriter:
         """Ids, labels, split and contents, where they are not on disk as they should be."""
         group = zarr.open_group(zarr_node(self.path), mode="a", zarr_format=3)
         for name, column in self._columns().items():
-            if not _holds(self.path, name, column):
+            if not holds(self.path, name, column):
                 group.create_array(name, data=column, overwrite=True)
 
     @property
@@ -167,9 +156,9 @@ class FeatureWriter:
 
     def _stands(self, shard: int) -> bool:
         try:
-            record = json.loads(_record_path(self.path, shard).read_text())
+            record = json.loads(record_path(self.path, shard).read_text())
             rows = self.rows(shard)
-            values = _read_array(self.path, "features", slice(rows.start, rows.stop))
+            values = read_array(self.path, "features", slice(rows.start, rows.stop))
             return bool(record["digest"] == digest_array(values))
         except (OSError, ValueError, KeyError, TypeError, CacheMismatchError):
             return False
@@ -191,7 +180,7 @@ class FeatureWriter:
         remove(self.path / "features" / chunk)  # the last shard is merged with what is there, else
         self._features[rows.start : rows.stop] = block
         reasons = {str(row): reason for row, reason in sorted((unreadable or {}).items())}
-        write_json(_record_path(self.path, shard), {"digest": digest_array(block), "unreadable": reasons})
+        write_json(record_path(self.path, shard), {"digest": digest_array(block), "unreadable": reasons})
 
     def _refuse(self, rows: range, bad: Bool[np.ndarray, "rows"], what: str) -> None:
         if bad.any():
@@ -207,17 +196,17 @@ class FeatureWriter:
 
     def has_record(self, shard: int) -> bool:
         """Whether somebody has written the shard."""
-        return _record_path(self.path, shard).exists()
+        return record_path(self.path, shard).exists()
 
     def unreadable(self) -> dict[str, str]:
         """Images of the written shards whose features are missing: id -> why."""
         written = [shard for shard in range(self.n_shards) if self.has_record(shard)]
-        records = [_read_json(_record_path(self.path, shard)) for shard in written]
+        records = [read_json(record_path(self.path, shard)) for shard in written]
         return {self._listing.ids[int(row)]: why for record in records for row, why in record["unreadable"].items()}
 
     def finish(self) -> None:
         """Write the manifest. Raises CacheIncompleteError when shards are missing."""
-        records = _read_records(self.path, self.n_shards)
+        records = read_records(self.path, self.n_shards)
         self._clear_leftovers()
         self._write_listing()
         manifest = {
@@ -227,7 +216,7 @@ class FeatureWriter:
             "shape": list(self._shape),
             "class_names": list(self._listing.class_names),
             "unreadable": {row: why for record in records for row, why in record["unreadable"].items()},
-            "content": _content_digest(self.path, records),
+            "content": content_digest(self.path, records),
         }
         write_json(self.path / "identity.json", asdict(self._identity))
         write_json(self.path / "manifest.json", {**manifest, "digest": digest_json(manifest)})
@@ -276,19 +265,19 @@ class FeatureCache:
 
     @cached_property
     def ids(self) -> np.ndarray:
-        return _read_array(self.path, "ids").astype(object)
+        return read_array(self.path, "ids").astype(object)
 
     @cached_property
     def labels(self) -> Int[np.ndarray, "images"]:
-        return _read_array(self.path, "labels")
+        return read_array(self.path, "labels")
 
     @cached_property
     def split(self) -> np.ndarray:
-        return _read_array(self.path, "split").astype(object)
+        return read_array(self.path, "split").astype(object)
 
     @cached_property
     def contents(self) -> np.ndarray:
-        return _read_array(self.path, "contents").astype(object)
+        return read_array(self.path, "contents").astype(object)
 
     @cached_property
     def readable(self) -> Bool[np.ndarray, "images"]:
@@ -313,121 +302,30 @@ class FeatureCache:
     @cached_property
     def shard_images(self) -> int:
         """Images per shard; the last one may hold fewer."""
-        return int(_open_array(self.path, "features").shards[0])  # type: ignore[index]
+        return int(open_array(self.path, "features").shards[0])  # type: ignore[index]
 
     def block(self, shard: int) -> Float[np.ndarray, "rows views dim"]:
         """The features of one shard, checked against its record. Raises CacheMismatchError."""
         try:
             start = shard * self.shard_images
-            block = _read_array(self.path, "features", slice(start, start + self.shard_images))
+            block = read_array(self.path, "features", slice(start, start + self.shard_images))
         except CacheMismatchError:
             block = np.empty((0, 0, 0))
-        if digest_array(block) != _read_json(_record_path(self.path, shard)).get("digest"):
+        if digest_array(block) != read_json(record_path(self.path, shard)).get("digest"):
             raise CacheMismatchError(f"shard {shard} of {self.path} is not what was written: run `{self.fix}`")
         return block
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """A cache at a glance. shape : (n_images, n_views, dim); bytes : on disk"""
-
-    dataset: str
-    full_name: str
-    views: Sequence[str]
-    shape: tuple[int, ...]
-    bytes: int
-    complete: bool
-
-
-def list_caches(root: Location) -> list[Location]:
-    """Folders of all caches, finished or not."""
-    return sorted(path.parent for path in root.glob("*/*/*/identity.json"))
-
-
-def read_identity(path: Location) -> dict[str, Any]:
-    """The identity that a cache states, unchecked; empty where it cannot be read."""
-    return _read_json(path / "identity.json")
-
-
-def describe_cache(path: Location) -> Description:
-    """What a cache says of itself, unchecked."""
-    identity = read_identity(path)
-    return Description(
-        dataset=identity.get("dataset", "?"),
-        full_name=identity.get("full_name", "?"),
-        views=[view["name"] for view in identity.get("views", [])],
-        shape=_open_array(path, "features").shape,
-        bytes=sum(files_under(path).values()),
-        complete=(path / "manifest.json").exists(),
-    )
-
-
-def damage(path: Location) -> str | None:
-    """Read everything and compare it with its record: what is wrong, or None."""
-    try:
-        for _ in FeatureCache(path, "make embed with its DATASET, BACKBONE, VIEWS and WEIGHTS").blocks():
-            pass
-    except CacheError as error:
-        return str(error)
-    return None
-
-
-def remove_cache(path: Location) -> None:
-    """Remove a cache, its manifest first, so that no reader meets half of it."""
-    remove(path / "manifest.json")
-    remove_tree(path)
-    remove(path.with_name(f"{path.name}.lock"))
-
-
-FIX = Callable[[Mapping[str, Any] | None], str]
-"""The command that makes or mends a cache of some identity; of None, the one that the user described."""
-CHOSEN = ("dataset", "backbone", "parameters", "weights", "views", "view_seed", "precision", "dtype")
-"""What the user chooses of an identity. The rest follows from that and from the images."""
-
-
-def find_cache(
-    root: Location, dataset: str, backbone: str, parameters: Mapping[str, Any], key: str, fix: FIX
-) -> FeatureCache:
-    """The one finished cache of a data set and backbone, in the present format.
-
-    parameters : hyperparameters the user named; caches made with others do not match
-    key : its beginning, to choose where several match
-    The newest tells the images at that place: caches of other images count only by their key, and of those that the
-    user chose alike only the newest does. Unfinished caches count only where no finished one matches.
-    Raises CacheMissError, CacheIncompleteError, CacheMismatchError, InputError (several match, or no such key).
-    """
-    matching: dict[str, Location] = {}
-    identities: Iterable[Location] = (root / dataset).glob("*/*/identity.json")
-    for path in sorted(identities, key=lambda path: path.stat().st_mtime):
-        identity = read_identity(path.parent)
-        named = {name: identity.get("parameters", {}).get(name) for name in parameters}
-        if (identity.get("backbone"), identity.get("format"), named) == (backbone, FORMAT, dict(parameters)):
-            chosen = path.parent.name if key else digest_json({name: identity.get(name) for name in CHOSEN})
-            matching.pop(chosen, None)
-            matching[chosen] = path.parent
-    if not matching:
-        raise CacheMissError(f"there are no features of {backbone!r} for {dataset!r} yet: run `{fix(None)}`")
-    usable = [path for path in matching.values() if (path / "manifest.json").exists()] or list(matching.values())
-    images = {path: read_identity(path).get("dataset_digest") for path in usable}
-    usable = [path for path in usable if key or images[path] == images[usable[-1]]]
-    found = [path for path in usable if path.name.startswith(key)]
-    if len(found) != 1:
-        keys = ", ".join(f"{path.name} ({path.parent.name})" for path in usable)
-        what = f"{len(found)} feature caches" if found else f"no feature cache with key {key}"
-        raise InputError(f"{what} of {backbone!r} for {dataset!r}: choose with KEY= one of {keys}")
-    return FeatureCache(found[0], fix(read_identity(found[0])))
 
 
 def _verified_manifest(path: Location, fix: str) -> dict[str, Any]:
     """The manifest, once it agrees with itself, with the folder and with the shards' records."""
     if not (path / "manifest.json").exists():
         raise CacheIncompleteError(f"the cache {path} is not finished: run `{fix}`, it goes on where it stopped")
-    manifest = _read_json(path / "manifest.json")
+    manifest = read_json(path / "manifest.json")
     stated = {name: value for name, value in manifest.items() if name != "digest"}
     problem = None
     if manifest.get("digest") != digest_json(stated) or manifest.get("format") != FORMAT:
         problem = "its manifest was changed or is not of this version"
-    elif digest_json(manifest["identity"])[:16] != path.name or read_identity(path) != stated["identity"]:
+    elif digest_json(manifest["identity"])[:16] != path.name or read_json(path / "identity.json") != stated["identity"]:
         problem = "its manifest describes another cache"
     elif not _parts_stand(path, manifest):
         problem = "its parts are not those that its manifest was made for"
@@ -439,57 +337,7 @@ def _verified_manifest(path: Location, fix: str) -> dict[str, Any]:
 def _parts_stand(path: Location, manifest: Mapping[str, Any]) -> bool:
     """Whether ids, labels, split, contents and the shards' records are those of the manifest."""
     try:
-        shards = -(-manifest["shape"][0] // _open_array(path, "features").shards[0])  # type: ignore[index]
-        return bool(manifest["content"] == _content_digest(path, _read_records(path, shards)))
+        shards = -(-manifest["shape"][0] // open_array(path, "features").shards[0])  # type: ignore[index]
+        return bool(manifest["content"] == content_digest(path, read_records(path, shards)))
     except CacheError:
         return False
-
-
-def _content_digest(path: Location, records: Sequence[Mapping[str, Any]]) -> str:
-    columns = [_read_array(path, name) for name in ("ids", "labels", "split", "contents")]
-    return digest_json([[str(value) for value in column] for column in columns] + [dict(record) for record in records])
-
-
-def _holds(path: Location, name: str, column: np.ndarray) -> bool:
-    """Whether an array is on disk with these values."""
-    try:
-        return np.array_equal(_read_array(path, name), column)
-    except CacheMismatchError:
-        return False
-
-
-def _record_path(path: Location, shard: int) -> Location:
-    return path / "records" / f"{shard:05d}.json"
-
-
-def _read_records(path: Location, n_shards: int) -> list[dict[str, Any]]:
-    """Every shard's record. Raises CacheIncompleteError when one is missing."""
-    records = [_read_json(_record_path(path, shard)) for shard in range(n_shards)]
-    missing = [shard for shard, record in enumerate(records) if "digest" not in record]
-    if missing:
-        raise CacheIncompleteError(f"{len(missing)} of {n_shards} shards of {path} are missing")
-    return records
-
-
-def _read_json(path: Location) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is none to be read."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _read_array(path: Location, name: str, rows: slice = slice(None)) -> np.ndarray:
-    """Values of an array. Raises CacheMismatchError where they cannot be decoded."""
-    try:
-        return np.asarray(_open_array(path, name)[rows])
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CacheMismatchError(f"the array {name!r} of {path} is damaged") from error
-
-
-def _open_array(path: Location, name: str) -> zarr.Array:
-    try:
-        return zarr.open_array(zarr_node(path / name), mode="r+" if name == "features" else "r", zarr_format=3)
-    except (OSError, ValueError, KeyError) as error:
-        raise CacheMismatchError(f"the cache {path} has lost its array {name!r}: remove that folder") from error

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cache.catalog import list_caches, read_identity
 from cache.errors import CacheIncompleteError, CacheMismatchError
-from cache.features import FORMAT, FeatureCache, Identity, Listing, list_caches, read_identity
+from cache.features import FeatureCache, Identity, Listing
 from cache.files import UNREADABLE, digest_json
+from cache.layout import FORMAT
 from cache.location import Location
 
 MADE = ("backbone", "weights_digest", "preprocessing", "views", "view_seed", "precision", "dtype", "format")

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from cache.catalog import damage, describe_cache, list_caches, remove_cache
 from cache.errors import CacheMissError, InputError
-from cache.features import damage, describe_cache, list_caches, remove_cache
 from cache.location import local_folder
 from cache.runs import RunStore, StoredRun
 from pipeline import recipes

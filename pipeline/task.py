@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from cache.catalog import find_cache
 from cache.derived import DerivedStore
 from cache.errors import InputError
-from cache.features import FeatureCache, find_cache
+from cache.features import FeatureCache
 from cache.files import digest_json
 from cache.location import Location, local_folder
 from stages.al.heads import build_head

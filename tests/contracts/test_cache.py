@@ -9,17 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cache.catalog import damage, describe_cache, find_cache, list_caches, remove_cache
 from cache.errors import CacheIncompleteError, CacheMismatchError, CacheMissError, InputError
 from cache.features import (
     FeatureCache,
     FeatureWriter,
     Identity,
     Listing,
-    damage,
-    describe_cache,
-    find_cache,
-    list_caches,
-    remove_cache,
 )
 from cache.files import UNREADABLE, remove_tree
 from cache.location import Location, files_under

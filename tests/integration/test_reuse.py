@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cache.features import FeatureCache, FeatureWriter, list_caches
+from cache.catalog import list_caches
+from cache.features import FeatureCache, FeatureWriter
 from pipeline.cli import main
 from stages.embed.backbones.simclr import SimCLR
 from stages.embed.config import EmbedConfig
