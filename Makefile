@@ -102,7 +102,7 @@ report: install  ## curves, table and one HTML page of the runs
 	$(RUN) report --dataset '$(DATASET)' --backbone '$(BACKBONE)' --data-root '$(DATA_ROOT)' $(ARGS)
 
 cache: install  ## list the feature caches, or verify or rm one
-	$(RUN) cache $(ACTION) --key '$(KEY)' --data-root '$(DATA_ROOT)'
+	$(RUN) cache $(ACTION) --key '$(KEY)' --data-root '$(DATA_ROOT)' $(ARGS)
 
 test: install  ## the test suite (6 minutes at most)
 	.venv/bin/python -m pytest

@@ -4,16 +4,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cache.errors import CacheError, CacheMissError, InputError
+from cache.errors import CacheError, CacheMismatchError, CacheMissError, InputError
 from cache.features import FeatureCache
 from cache.files import digest_json, remove, remove_tree
 from cache.layout import FORMAT, open_array, read_json
 from cache.location import Location, files_under
+from cache.locks import Lock
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """A cache at a glance. shape : (n_images, n_views, dim); bytes : on disk"""
+    """A cache at a glance. shape : (n_images, n_views, dim); bytes : on disk; problem : why it says no more"""
 
     dataset: str
     full_name: str
@@ -21,6 +22,7 @@ class Description:
     shape: tuple[int, ...]
     bytes: int
     complete: bool
+    problem: str | None = None
 
 
 def list_caches(root: Location) -> list[Location]:
@@ -35,21 +37,28 @@ def read_identity(path: Location) -> dict[str, Any]:
 
 def describe_cache(path: Location) -> Description:
     """What a cache says of itself, unchecked."""
-    identity = read_identity(path)
+    identity, problem = read_identity(path), None
+    try:
+        shape = open_array(path, "features").shape
+        views = [view["name"] for view in identity["views"]]
+    except (CacheMismatchError, LookupError, TypeError) as error:
+        shape, views = (), []
+        problem = str(error) if isinstance(error, CacheMismatchError) else "identity.json is damaged"
     return Description(
-        dataset=identity.get("dataset", "?"),
-        full_name=identity.get("full_name", "?"),
-        views=[view["name"] for view in identity.get("views", [])],
-        shape=open_array(path, "features").shape,
+        dataset=str(identity.get("dataset", "?")),
+        full_name=str(identity.get("full_name", "?")),
+        views=views,
+        shape=shape,
         bytes=sum(files_under(path).values()),
         complete=(path / "manifest.json").exists(),
+        problem=problem,
     )
 
 
 def damage(path: Location) -> str | None:
     """Read everything and compare it with its record: what is wrong, or None."""
     try:
-        for _ in FeatureCache(path, "make embed with its DATASET, BACKBONE, VIEWS and WEIGHTS").blocks():
+        for _ in FeatureCache(path, "the `make embed` that made it").blocks():
             pass
     except CacheError as error:
         return str(error)
@@ -57,10 +66,16 @@ def damage(path: Location) -> str | None:
 
 
 def remove_cache(path: Location) -> None:
-    """Remove a cache, its manifest first, so that no reader meets half of it."""
+    """Remove a cache, its manifest first, so that no reader meets half of it.
+
+    Raises InputError while somebody writes it. An object store cannot tell: see `FeatureWriter.finish`.
+    """
+    lock = Lock(path.with_name(f"{path.name}.lock"))
+    if not lock.try_alone():
+        raise InputError(f"the cache {path} is being written: wait for that `make embed`, or stop it")
     remove(path / "manifest.json")
     remove_tree(path)
-    remove(path.with_name(f"{path.name}.lock"))
+    lock.release()
 
 
 FIX = Callable[[Mapping[str, Any] | None], str]

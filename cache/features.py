@@ -22,6 +22,8 @@ CHUNK_IMAGES = 256
 SHARD_IMAGES = 1024
 LARGEST_ROUNDING = 0.014
 """Of a feature's norm: it keeps the cosine between what is stored and what was computed above 0.9999."""
+NOTHING = 1e-4
+"""Of the largest norm of a shard: smaller features, such as those of an evenly gray image, have no direction to keep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ class FeatureWriter:
 
     @property
     def _begun(self) -> bool:
-        return (self.path / "identity.json").exists()
+        return (self.path / "identity.json").exists() and (self.path / "features" / "zarr.json").exists()
 
     def _create(self) -> None:
         group = zarr.open_group(zarr_node(self.path), mode="a", zarr_format=3)
@@ -152,9 +154,10 @@ class FeatureWriter:
 
     def pending(self) -> list[int]:
         """The shards still to be embedded: no record, or values that contradict it."""
-        return [shard for shard in range(self.n_shards) if not self._stands(shard)]
+        return [shard for shard in range(self.n_shards) if not self.stands(shard)]
 
-    def _stands(self, shard: int) -> bool:
+    def stands(self, shard: int) -> bool:
+        """Whether somebody has written the shard, and it is what its record says."""
         try:
             record = json.loads(record_path(self.path, shard).read_text())
             rows = self.rows(shard)
@@ -174,8 +177,10 @@ class FeatureWriter:
         with np.errstate(over="ignore", under="ignore"):
             block = features.astype(self._identity.dtype)
         self._refuse(rows, ~np.isfinite(block).all(axis=(1, 2)), "not finite")
-        lost = np.linalg.norm(features - block, axis=2) > LARGEST_ROUNDING * np.linalg.norm(features, axis=2)
-        self._refuse(rows, lost.any(axis=1), "too small")
+        exact = features.astype(np.float64)
+        norm = np.linalg.norm(exact, axis=2)
+        bent = np.linalg.norm(exact - block, axis=2) > LARGEST_ROUNDING * norm
+        self._refuse(rows, (bent & (norm > NOTHING * norm.max())).any(axis=1), "too small")
         chunk = self._features.metadata.encode_chunk_key((shard, 0, 0))
         remove(self.path / "features" / chunk)  # the last shard is merged with what is there, else
         self._features[rows.start : rows.stop] = block
@@ -194,18 +199,15 @@ class FeatureWriter:
         """Make this the newest of its kind: the one that `find_cache` takes when the data set has changed."""
         touch(self.path / "identity.json")
 
-    def has_record(self, shard: int) -> bool:
-        """Whether somebody has written the shard."""
-        return record_path(self.path, shard).exists()
-
     def unreadable(self) -> dict[str, str]:
         """Images of the written shards whose features are missing: id -> why."""
-        written = [shard for shard in range(self.n_shards) if self.has_record(shard)]
-        records = [read_json(record_path(self.path, shard)) for shard in written]
-        return {self._listing.ids[int(row)]: why for record in records for row, why in record["unreadable"].items()}
+        records = [read_json(record_path(self.path, shard)).get("unreadable", {}) for shard in range(self.n_shards)]
+        return {self._listing.ids[int(row)]: why for record in records for row, why in record.items()}
 
     def finish(self) -> None:
-        """Write the manifest. Raises CacheIncompleteError when shards are missing."""
+        """Write the manifest. Raises CacheIncompleteError when shards are missing, CacheMismatchError when the array
+        has been removed meanwhile."""
+        open_array(self.path, "features")
         records = read_records(self.path, self.n_shards)
         self._clear_leftovers()
         self._write_listing()

@@ -65,12 +65,12 @@ def write_json(path: Location, value: Mapping[str, Any]) -> None:
     write_whole(path, lambda temporary: temporary.write_bytes(text.encode()))
 
 
-def copy_files(names: Sequence[str], source: Location, target: Location) -> None:
+def copy_files(names: Sequence[str], source: Location, target: Location, replace: bool = False) -> None:
     """Copy files whole and in order, so that the last one says that all are there.
 
-    Nothing where `source` lacks the last one, or `target` has it.
+    Nothing where `source` lacks the last one, or `target` has it and they are not to be replaced.
     """
-    if (target / names[-1]).exists() or not (source / names[-1]).exists():
+    if not (source / names[-1]).exists() or ((target / names[-1]).exists() and not replace):
         return
     for name in names:
         write_whole(target / name, partial(_write_bytes, content=(source / name).read_bytes()))

@@ -22,7 +22,8 @@ from cache.errors import CacheIncompleteError, CacheMismatchError
 from cache.files import digest_json
 from cache.location import Location, zarr_node
 
-FORMAT = 2
+FORMAT = 3
+"""Raise it when a view, a preprocessing or a file changes what it holds: older caches are then not used."""
 
 
 def content_digest(path: Location, records: Sequence[Mapping[str, Any]]) -> str:

@@ -1,7 +1,8 @@
 """Locks between processes of one machine, released by the system when a process dies, `kill -9` included.
 
-An object store has none and needs none: an upload is seen whole or not at all, two writers of one cache upload the
-same bytes, and neither leaves anything half-written for the other to clear.
+An object store has none: an upload is seen whole or not at all, and nothing half-written is left to clear. Two writers
+of one shard upload the same features, to the rounding of their processors; a shard and its record may then disagree,
+which readers notice and the next `make embed` mends.
 """
 
 import os

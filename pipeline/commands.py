@@ -36,6 +36,8 @@ def embed(config: EmbedConfig) -> int:
         print(f"embedded {done.new_images:,} images x {done.n_views} views in {seconds:.0f} s{copied}: {done.path}")
     elif done.copied_images:
         print(f"copied {done.copied_images:,} images x {done.n_views} views from earlier features: {done.path}")
+    elif done.missing_images:
+        print(f"nothing of this part is missing: {done.path}")
     else:
         print(f"reused the features of {done.n_images:,} images x {done.n_views} views: {done.path}")
     if done.missing_images:
@@ -139,8 +141,8 @@ def cache(config: CacheConfig) -> int:
     damaged = 0
     for path in paths:
         about = describe_cache(path)
-        state = "complete" if about.complete else "unfinished"
-        if config.action == "verify" and about.complete:
+        state = about.problem or ("complete" if about.complete else "unfinished")
+        if config.action == "verify" and (about.complete or about.problem):
             problem = damage(path)
             damaged += problem is not None
             state = problem or "as written"

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,25 @@ def find_features(dataset: str, backbone: str, key: str, data_root: Location) ->
             "DATA_ROOT": (str(data_root), "data"),
         }
         if identity:
+            words["BACKBONE"] = (_spec_of(backbone, identity.get("parameters", {})), "simclr")
             words["VIEWS"] = (",".join(specs_of(identity.get("views", []))), ",".join(default_views))
-            words["WEIGHTS"] = (identity.get("weights", ""), "")
+            weights = identity.get("weights", "")
+            words["WEIGHTS"] = (weights if weights in ("", "random") else f"FOLDER/{weights}", "")
+            chosen = {"--view-seed": identity.get("view_seed", 0), "--precision": identity.get("precision", "float32")}
+            usual = {"--view-seed": 0, "--precision": "float32"}
+            more = [f"{option} {value}" for option, value in chosen.items() if value != usual[option]]
+            words["ARGS"] = (" ".join(more), "")
         said = [f"{word}={shlex.quote(value)}" for word, (value, default) in words.items() if value != default]
         return " ".join(["make embed", *said])
 
     return find_cache(data_root / "features", data.slug, name, parameters, key, fix)
+
+
+def _spec_of(backbone: str, parameters: Mapping[str, Any]) -> str:
+    """What makes a backbone of these parameters, given a spec that says some of them."""
+    said = asdict(BACKBONES.build(backbone))
+    more = {name: value for name, value in parameters.items() if name in said and value != said[name]}
+    return backbone + "".join(f":{name}={value}" for name, value in more.items())
 
 
 def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, data_root: Location) -> Task:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -58,6 +60,8 @@ class Engine:
         self._on_gpu = torch.device(device).type == "cuda"
         most, pixels = (GPU_LARGEST_BATCH, GPU_BATCH_PIXELS) if self._on_gpu else (CPU_LARGEST_BATCH, CPU_BATCH_PIXELS)
         self._batch_size = batch_size or min(most, max(1, pixels // frozen.preprocessing.crop**2))
+        self._one_large_photo = threading.Lock()
+        """As floats, a photo takes many times the memory of its bytes: only one at a time."""
         self._network = frozen.network.to(memory_format=torch.channels_last) if self._on_gpu else fused(frozen.network)
 
     def batches(self, rows: Sequence[int]) -> list[Sequence[int]]:
@@ -69,10 +73,14 @@ class Engine:
     ) -> Generator[tuple[Float[np.ndarray, "rows views dim"], dict[int, str]]]:
         """Features of every batch of rows, in order, and why some of its rows cannot be read: theirs are zero."""
         with ThreadPoolExecutor(os.cpu_count(), initializer=partial(torch.set_num_threads, 1)) as threads:
-            for batch, inputs, unreadable in self._prepared(batches, threads):
-                features = np.stack([self._forward(view) for view in inputs], axis=1)
-                features[[at for at, row in enumerate(batch) if row in unreadable]] = 0
-                yield features, unreadable
+            try:
+                for batch, inputs, unreadable in self._prepared(batches, threads):
+                    features = np.stack([self._forward(view) for view in inputs], axis=1)
+                    features[[at for at, row in enumerate(batch) if row in unreadable]] = 0
+                    yield features, unreadable
+            except torch.cuda.OutOfMemoryError as error:
+                fewer = max(1, self._batch_size // 2)
+                raise InputError(f"this GPU has no room for the images: use ARGS='--batch-size {fewer}'") from error
 
     def _forward(self, inputs: torch.Tensor) -> Float[np.ndarray, "images dim"]:
         """Features of one view of a batch, in parts that the GPU has room for."""
@@ -122,11 +130,12 @@ class Engine:
         for start, group in self._groups(rows, unreadable):
             here = slice(start, start + len(group))
             ids = [self.images.ids[row] for row in rows[here]]
-            pixels = torch.from_numpy(group).to(self._device).permute(0, 3, 1, 2)
-            for index, view in enumerate(self.views):
-                draws = isinstance(view, RandomView)
-                seeds = [view_seed(self._view_seed, view.label, image_id) for image_id in ids] if draws else []
-                inputs[index, here] = self.frozen.preprocessing(view.apply(pixels, seeds))
+            with self._one_large_photo if group.nbytes > GROUP_BYTES else nullcontext():
+                pixels = torch.from_numpy(group).to(self._device).permute(0, 3, 1, 2)
+                for index, view in enumerate(self.views):
+                    draws = isinstance(view, RandomView)
+                    seeds = [view_seed(self._view_seed, view.label, image_id) for image_id in ids] if draws else []
+                    inputs[index, here] = self.frozen.preprocessing(view.apply(pixels, seeds))
         return unreadable
 
     def _groups(
@@ -159,8 +168,10 @@ class Engine:
 def fused(network: nn.Module) -> nn.Module:
     """Batch norms folded into the convolutions before them: the same features to rounding, an eighth faster on a CPU.
 
-    A network that torch.fx cannot follow stays as it is.
+    A network that has none, or that torch.fx cannot follow, stays as it is.
     """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
     try:
         return fuse(network)
     except Exception:  # tracing runs the network's own code on stand-ins, which may raise anything

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from cache.errors import InputError
+from cache.errors import AlcoveError, InputError
 from cache.features import SHARD_IMAGES, FeatureWriter, Identity, Listing
 from cache.files import require_writable
 from cache.location import Location, local_folder
@@ -62,6 +62,8 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
     devices = choose_devices(config.device)
     _views(config)
     require_writable(config.data_root)
+    precisions = {choose_precision(config.precision, device) for device in devices}
+    config = replace(config, precision="float32" if len(precisions) > 1 else precisions.pop())
     if len(devices) == 1:
         return _embed_on(devices[0], config, part, parts, shard_images)
     _open(config, devices[0])  # downloads and pretrains, once for all
@@ -69,7 +71,13 @@ def embed(config: EmbedConfig, shard_images: int = SHARD_IMAGES) -> Embedded:
         delayed(_embed_on)(device, config, part + parts * index, parts * len(devices), shard_images)
         for index, device in enumerate(devices)
     )
-    done: list[Embedded] = Parallel(n_jobs=len(devices), backend="loky")(jobs)
+    try:
+        done: list[Embedded] = Parallel(n_jobs=len(devices), backend="loky")(jobs)
+    except BrokenExecutor as error:
+        raise AlcoveError(
+            "a worker process was killed, perhaps for want of memory: run the same command again, it goes on where it "
+            "stopped, or name fewer with DEVICE="
+        ) from error
     last = min(done, key=lambda worker: worker.missing_images)
     new, copied = (sum(counts) for counts in zip(*((one.new_images, one.copied_images) for one in done), strict=True))
     return replace(last, new_images=new, copied_images=copied)
@@ -92,7 +100,7 @@ def _embed_on(device: str, config: EmbedConfig, part: int, parts: int, shard_ima
         weights=Path(config.weights).name,
         weights_digest=frozen.weights_digest,
         preprocessing=frozen.preprocessing.record(),
-        precision=choose_precision(config.precision, device),
+        precision=config.precision,
     )
     root = config.data_root / "features"
     writer = FeatureWriter(root, identity, listing, frozen.dim, shard_images)
@@ -111,7 +119,7 @@ def _embed_on(device: str, config: EmbedConfig, part: int, parts: int, shard_ima
             batch_size=config.batch_size,
         )
         write_shards(writer, ours, engine, earlier)
-    missing = [shard for shard in pending if not writer.has_record(shard)]
+    missing = [shard for shard in pending if shard not in ours and not writer.stands(shard)]
     if not missing and (pending or not writer.complete):
         writer.finish()
     writer.close()

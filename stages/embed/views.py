@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 VIEWS = Registry("view")
+LARGE_IMAGE = 128 * 128
+"""Pixels above which cropping many images at once gains nothing and takes memory."""
 _torch_seed_lock = threading.Lock()
 
 
@@ -129,7 +131,8 @@ class Blur(View):
 class Crop(RandomView):
     """A random part of the image, resized to the image's size. Szegedy et al. 2015; the main view of SimCLR.
 
-    smallest : least share of the area that is kept; the aspect changes by up to 4/3
+    smallest : least share of the area that is drawn; the aspect is changed by up to 4/3, and a side that would then be
+        longer than the image's is cut
     """
 
     smallest: float = 0.3
@@ -139,21 +142,45 @@ class Crop(RandomView):
             raise ValueError(f"smallest={self.smallest} must be above 0 and at most 1")
 
     def apply(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
-        """Bilinear: a part is never smaller than its copy, so there is nothing to smooth."""
-        import torch
-        from torch.nn.functional import grid_sample
-
+        """Bilinear: a copy is never smaller than its part, so there is nothing to smooth."""
         height, width = images.shape[-2:]
         area, ratio, down, right = uniform(seeds, 4).T
         area, ratio = self.smallest + area * (1 - self.smallest), (4 / 3) ** (2 * ratio - 1)
         part_height = np.clip(np.rint(height * np.sqrt(area / ratio)), 1, height)
         part_width = np.clip(np.rint(width * np.sqrt(area * ratio)), 1, width)
-        rows = _positions(np.floor(down * (height - part_height + 1)), part_height, height)
-        columns = _positions(np.floor(right * (width - part_width + 1)), part_width, width)
-        grid = np.stack(np.broadcast_arrays(columns[:, None, :], rows[:, :, None]), axis=-1)
-        where = torch.from_numpy(grid.astype(np.float32)).to(images.device)
-        cropped = grid_sample(images.float(), where, mode="bilinear", padding_mode="border", align_corners=False)
-        return cropped.round_().to(torch.uint8)
+        top, left = np.floor(down * (height - part_height + 1)), np.floor(right * (width - part_width + 1))
+        copy = _copy_one_by_one if height * width > LARGE_IMAGE else _copy_at_once
+        return copy(images, *(side.astype(int) for side in (top, part_height, left, part_width)))
+
+
+def _copy_one_by_one(
+    images: torch.Tensor, top: np.ndarray, height: np.ndarray, left: np.ndarray, width: np.ndarray
+) -> torch.Tensor:
+    """Parts of the images, each resized to its image: (n, 3, h, w) uint8, in the memory of one of them."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    copies = torch.empty_like(images)
+    for index, image in enumerate(images):
+        part = image[:, top[index] : top[index] + height[index], left[index] : left[index] + width[index]]
+        resized = interpolate(part[None].float(), size=image.shape[-2:], mode="bilinear", align_corners=False)
+        copies[index] = resized[0].round_()
+    return copies
+
+
+def _copy_at_once(
+    images: torch.Tensor, top: np.ndarray, height: np.ndarray, left: np.ndarray, width: np.ndarray
+) -> torch.Tensor:
+    """The same, to rounding, many times faster for small images."""
+    import torch
+    from torch.nn.functional import grid_sample
+
+    rows = _positions(top, height, images.shape[-2])
+    columns = _positions(left, width, images.shape[-1])
+    grid = np.stack(np.broadcast_arrays(columns[:, None, :], rows[:, :, None]), axis=-1)
+    where = torch.from_numpy(grid.astype(np.float32)).to(images.device)
+    copies = grid_sample(images.float(), where, mode="bilinear", padding_mode="border", align_corners=False)
+    return copies.round_().to(torch.uint8)
 
 
 def _positions(start: np.ndarray, length: np.ndarray, size: int) -> Float[np.ndarray, "images size"]:

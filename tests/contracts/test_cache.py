@@ -327,12 +327,43 @@ def test_features_that_float16_cannot_hold_are_refused_by_image(root: Location, 
 
 def test_features_that_float16_would_bend_are_refused_by_image(root: Location) -> None:
     made = writer(root)
+    for largest in (1e-7, 1e-38):
+        features = FEATURES[:8] * (largest / np.abs(FEATURES).max())
+        with pytest.raises(InputError, match="'dir/ä 0.png' are too small in float16 \\(8 such"):
+            made.write(0, features)
     features = FEATURES[:8].copy()
-    features[2, 0] *= 1e-7 / np.abs(features[2, 0]).max()
-    with pytest.raises(InputError, match="'dir/ä 2.png' are too small in float16 \\(1 such"):
-        made.write(0, features)
-    features[2, 0] = 0  # nothing to bend
+    features[1, 0], features[2, 0] = 0, 1e-8  # beside the others, nothing
     made.write(0, features)
+
+
+def test_a_cache_at_work_is_not_removed(tmp_path: Path) -> None:
+    made = writer(tmp_path)
+    with pytest.raises(InputError, match="is being written: wait"):
+        remove_cache(made.path)
+    made.close()
+    remove_cache(made.path)
+    assert list_caches(tmp_path) == []
+
+
+def test_damaged_caches_are_described_listed_and_removed(root: Location) -> None:
+    good = write_all(root)
+    lost, edited = (write_all(root, replace(IDENTITY, view_seed=seed)) for seed in (1, 2))
+    (lost / "features" / "zarr.json").unlink()
+    (edited / "identity.json").write_text('{"views": 5}')
+    problems = {path: describe_cache(path).problem for path in list_caches(root)}
+    assert problems[good] is None and "has lost its array" in problems[lost] and "damaged" in problems[edited]
+    remove_cache(edited)
+    assert sorted(list_caches(root)) == sorted([good, lost])
+
+
+def test_a_lost_array_is_found_again_with_its_shards(root: Location) -> None:
+    path = write_all(root)
+    before = tree(path)
+    (path / "features" / "zarr.json").unlink()
+    made = writer(root)
+    assert made.pending() == []
+    made.finish()
+    assert tree(path) == before
 
 
 def let_time_pass(root: Location) -> None:

@@ -140,7 +140,11 @@ class SelfSupervised(Backbone):
                 if not stands.complete:  # else another process has made them meanwhile
                     stands = replace(stands, stood_before=False)
                     self._make(images, stands, device)
-        copy_files(stands.names, stands.file.parent, weights_root)
+        folder = stands.file.parent
+        copy_files(stands.names, folder, weights_root)
+        if folder != weights_root and not stands.stood_before:
+            # another machine may have been faster: then its weights count
+            copy_files(stands.names, weights_root, folder, replace=True)
         return stands
 
     def weights_to_make(self, images: ImageSet, weights_root: Location) -> Path | None:

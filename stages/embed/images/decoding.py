@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from cache.errors import UnreadableImageError
 
+LONGEST_STRIP = 200
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
@@ -23,13 +24,17 @@ def decode(content: bytes, image_id: str) -> UInt8[np.ndarray, "height width 3"]
     where it is damaged; CMYK and palettes converted, color profiles ignored; transparency dropped; 16 bits scaled to 8.
     Up to 178,956,970 pixels (Pillow's limit: cameras of 150 megapixels are read, decompression bombs are not).
 
-    Raises UnreadableImageError, naming the image and the reason: empty, truncated, too large, 32-bit pixels, no image.
+    Raises UnreadableImageError, naming the image and the reason: empty, truncated, too large, 200 times as
+    long as wide, 32-bit pixels, no image.
     """
     if not content:
         raise UnreadableImageError(f"image {image_id!r} cannot be read: it is empty (0 bytes)")
     try:
         with _pillow_silenced(), Image.open(io.BytesIO(content)) as image:
+            _refuse_strip(image)
             return np.array(_to_rgb(_upright(image)))
+    except MemoryError:  # says nothing of the image
+        raise
     except Image.UnidentifiedImageError as error:
         raise UnreadableImageError(
             f"image {image_id!r} cannot be read: it is not an image of a known format"
@@ -37,6 +42,12 @@ def decode(content: bytes, image_id: str) -> UInt8[np.ndarray, "height width 3"]
     except Exception as error:  # decoders meet hostile bytes here: Pillow raises about ten unrelated types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(f"image {image_id!r} cannot be read: {reason}") from error
+
+
+def _refuse_strip(image: Image.Image) -> None:
+    """Resizing the shorter side of a strip to a network's input would take gigabytes."""
+    if max(image.size) > LONGEST_STRIP * min(image.size):
+        raise ValueError(f"it has {image.width}x{image.height} pixels, more than {LONGEST_STRIP} times as long as wide")
 
 
 def _upright(image: Image.Image) -> Image.Image:

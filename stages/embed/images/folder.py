@@ -70,11 +70,16 @@ class FolderImages(ImageSet):
     root: Path
 
     def load(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        """See `ImageSet`. Raises InputError or OSError where a file is no longer what was listed."""
         image_id = self.ids[index]
         try:
             content = (self.root / image_id).read_bytes()
         except OSError as error:
+            if self.contents[index] != UNREADABLE:  # it could be read before: nothing to record of the image
+                raise
             raise UnreadableImageError(f"image {image_id!r} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != self.contents[index]:
+            raise InputError(f"image {image_id!r} has changed since the work began: run the same command again")
         return decode(content, image_id)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.errors import UnreadableImageError
+from cache.errors import InputError, UnreadableImageError
 from stages.embed.config import EmbedConfig
 from stages.embed.extract import embed
 from stages.embed.images import DATASETS
@@ -160,9 +160,31 @@ def test_awkward_names_are_read_and_named_in_one_line(tmp_path, name):
     assert list(images.ids) == [f"{name[:80]}/{name}.png"] and images.class_names == (name[:80],)
     np.testing.assert_array_equal(images.load(0), noise())
     file.write_bytes(b"")
-    with pytest.raises(UnreadableImageError) as error:
+    with pytest.raises(InputError, match="has changed since the work began"):
         images.load(0)
+    with pytest.raises(UnreadableImageError) as error:
+        open_folder(tmp_path).load(0)
     assert "\n" not in str(error.value)
+
+
+def test_what_may_pass_is_not_recorded_of_an_image(tmp_path, monkeypatch):
+    """Too many open files, a disk that does not answer, no memory: the work stops, and the image is tried again."""
+    (tmp_path / "1.png").write_bytes(encode(Image.fromarray(noise()), "PNG"))
+    images = open_folder(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda self: (_ for _ in ()).throw(OSError(24, "Too many open files")))
+        with pytest.raises(OSError, match="Too many open files"):
+            images.load(0)
+    monkeypatch.setattr(Image, "open", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(MemoryError):
+        images.load(0)
+
+
+@pytest.mark.parametrize("size", [(4000, 1), (1, 300)])
+def test_a_strip_is_refused_before_it_is_resized(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "strip.png")
+    with pytest.raises(UnreadableImageError, match="'strip.png' cannot be read: it has .* 200 times as long as wide"):
+        open_folder(tmp_path).load(0)
 
 
 def test_links_in_circles_are_not_followed(tmp_path):

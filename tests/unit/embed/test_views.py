@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as F
 
 from cache.errors import InputError
 from stages.embed.config import EmbedConfig
 from stages.embed.extract import embed
 from stages.embed.images.folder import FolderImages
-from stages.embed.views import VIEWS, build_views, specs_of, view_seed
+from stages.embed.views import VIEWS, build_views, specs_of, uniform, view_seed
 
 REPO = Path(__file__).resolve().parents[3]
 NAMES = ("blur", "crop", "hflip", "identity", "sharpen", "trivialaugment")
@@ -175,3 +176,25 @@ def test_an_image_is_decoded_once_for_all_its_views(tmp_path, monkeypatch):
 @pytest.mark.parametrize("specs", [["identity"], ["identity", "crop*3", "hflip"], ["identity", "sharpen:factor=3.0"]])
 def test_the_records_tell_the_specs(specs: list[str]) -> None:
     assert specs_of([view.record() for view in build_views(specs)]) == specs
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (20, 33), (300, 201)])
+def test_crops_are_bilinear_copies_of_a_part(shape):
+    """Against torchvision's resized crop of floats, with the same draws; small images at once, large ones each."""
+    images, seeds = some_images(5, *shape), [3, 1, 4, 1, 5]
+    crops = VIEWS.build("crop").apply(images, seeds).float()
+    area, ratio, down, right = uniform(seeds, 4).T
+    area, ratio = 0.3 + area * 0.7, (4 / 3) ** (2 * ratio - 1)
+    for i in range(5):
+        height = int(np.clip(np.rint(shape[0] * np.sqrt(area[i] / ratio[i])), 1, shape[0]))
+        width = int(np.clip(np.rint(shape[1] * np.sqrt(area[i] * ratio[i])), 1, shape[1]))
+        top, left = int(down[i] * (shape[0] - height + 1)), int(right[i] * (shape[1] - width + 1))
+        expected = F.resized_crop(images[i].float(), top, left, height, width, list(shape), antialias=True)
+        assert (crops[i] - expected).abs().max() <= 0.51
+
+
+def test_crops_stay_as_they_are():
+    """Golden: what is cached depends on it. Raise the cache's FORMAT when it has to change."""
+    ramp = torch.arange(64, dtype=torch.uint8).mul(4).reshape(1, 1, 8, 8).expand(1, 3, 8, 8)
+    crop = VIEWS.build("crop").apply(ramp, [view_seed(0, "crop", "train/1.png")])
+    assert crop[0, 0, :2].tolist() == [[68, 71, 75, 78, 82, 85, 89, 92], [88, 91, 95, 98, 102, 105, 109, 112]]
