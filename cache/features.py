@@ -23,7 +23,7 @@ SHARD_IMAGES = 1024
 LARGEST_ROUNDING = 0.014
 """Of a feature's norm: it keeps the cosine between what is stored and what was computed above 0.9999."""
 NOTHING = 1e-4
-"""Of the largest norm of a shard: smaller features, such as those of an evenly gray image, have no direction to keep."""
+"""Of the largest norm of a shard: smaller features, such as an evenly gray image's, have no direction to keep."""
 
 
 @dataclass(frozen=True, kw_only=True)
