@@ -34,7 +34,8 @@ def list_runs(config: RunsConfig) -> list[str]:
         groups.setdefault(digest_json([run.settings, run.strategy]), []).append(run)
     kinds = list(groups.values())
     labels = strategy_labels([kind[0].strategy for kind in kinds])
-    rows = sorted(_row(kind, label) for kind, label in zip(kinds, labels, strict=True))
+    heads = strategy_labels([kind[0].settings["head"] for kind in kinds])
+    rows = sorted(_row(kind, *names) for kind, *names in zip(kinds, heads, labels, strict=True))
     widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -95,7 +96,7 @@ def _is_wanted(run: Run, config: RunsConfig) -> bool:
     )
 
 
-def _row(runs: Sequence[Run], label: str) -> tuple[str, ...]:
+def _row(runs: Sequence[Run], head: str, strategy: str) -> tuple[str, ...]:
     run = min(runs, key=lambda run: run.seed)
     settings = run.settings
     protocol = settings["protocol"]
@@ -103,8 +104,8 @@ def _row(runs: Sequence[Run], label: str) -> tuple[str, ...]:
     return (
         settings["dataset"],
         settings["full_name"],
-        settings["head"]["name"],
-        label,
+        head,
+        strategy,
         ", ".join([*said, f"PCA {settings['pca']}"]),
         seed_ranges(run.seed for run in runs),
         _estimate([run.aubc for run in runs]),

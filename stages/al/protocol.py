@@ -21,7 +21,7 @@ def count_of(name: str, amount: str, n: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Counts of images, as a run follows and records them."""
+    """Counts of images, as a run follows and records them; ProtocolConfig says what each means."""
 
     initial: str = "random"
     initial_size: int = 10

@@ -177,12 +177,15 @@ def test_runs_are_listed_and_shown(place: Location, capsys: pytest.CaptureFixtur
     assert "no run with key 'nothing'" in capsys.readouterr().err
 
     (place / "runs" / run_id / "run.json").write_bytes(b"[]")
-    (place / "runs" / run_id.replace("random", "random") / "rounds.parquet").write_bytes(b"x")
     assert main(["runs", *data]) == 0
     said = capsys.readouterr()
     assert run_id in said.err and "damaged" in said.err and len(said.out.splitlines()) == 9
     assert main(["runs", "show", "--key", run_id, *data]) == 2
     assert said.err.count("\n") == 1
+    other = next(name for name in RunStore(place / "runs").ids() if "random-s4" in name)
+    (place / "runs" / other / "rounds.parquet").write_bytes(b"x")
+    assert main(["runs", "show", "--key", other, *data]) == 2
+    assert "is damaged" in capsys.readouterr().err
 
 
 def test_real_runs_are_shown(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
