@@ -13,11 +13,13 @@ WEIGHTS    ?=
 DEVICE     ?= auto
 SHARD      ?= 1/1
 KEY        ?=
+POOL       ?= whole
 PCA        ?= 50
 HEAD       ?= ridge
 STRATEGY   ?= random,entropy,least_confidence,margin,coreset,typiclust
 SEEDS      ?= 10
 INITIAL    ?= 10
+INITIAL_SET ?= random
 BATCH      ?= 1
 BUDGET     ?= 210
 CANDIDATES ?= 10000
@@ -32,10 +34,10 @@ ACTION     ?= ls
 ARGS       ?=
 
 RUN  := .venv/bin/python -m pipeline
-TASK  = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pca $(PCA) --validation-size $(VALIDATION) --workers $(WORKERS) --data-root '$(DATA_ROOT)'
+TASK  = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool '$(POOL)' --pca $(PCA) --validation-size $(VALIDATION) --workers $(WORKERS) --data-root '$(DATA_ROOT)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain embed al surrogate report cache test bench-embed lint clean
+.PHONY: help install demo pretrain embed al surrogate report cache runs test bench-embed lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
@@ -61,17 +63,20 @@ help:  ## explain every target and variable
 	@echo '             SHARD i/n: the i-th of n workers that share the work on one cache, at once or not [1/1]'
 	@echo '  al, surrogate'
 	@echo '             KEY beginning of a cache key, where several match    PCA dimensions kept, 0 for all [50]'
+	@echo '             POOL whole, longtail:FACTOR, redundant:COPIES:IMAGES, subset:IMAGES or subset:10% [whole]'
 	@echo '             HEAD ridge, solve, inv, pinv; ridge:penalty=50:temperature=5 [ridge]'
 	@echo '             VALIDATION training images kept for validation [a fifth, at most 1000]'
 	@echo '             WORKERS processes, 0 for one per core [0]'
 	@echo '             SEEDS a number or a range such as 5-9 [al: 10; surrogate: those it was not trained on]'
 	@echo '  al         STRATEGY random,entropy,least_confidence,margin,coreset,typiclust,surrogate [the first six]'
-	@echo '             INITIAL first random labels [10]    BATCH labels per round [1]    BUDGET labels in all [210]'
+	@echo '             INITIAL first labels [10]    BATCH labels per round [1]    BUDGET labels in all, or 5% of the pool [210]'
+	@echo '             INITIAL_SET random, one_per_class, kmeans, kcenter, typical [random]'
 	@echo '             CANDIDATES images drawn per round that may be queried [10000]'
 	@echo '             LOG_SEEDS seeds below this number log candidates for the surrogate [5]'
 	@echo '             LOG_EVERY rounds between two logs [10]    LOG_CANDIDATES logged of a round at most [2000]'
 	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
 	@echo '  cache      ACTION ls, verify or rm [ls]    KEY beginning of a cache key [all]'
+	@echo '  runs       ACTION ls or show [ls]    KEY part of a run'"'"'s id, which show needs [all]'
 	@echo '  every      ARGS more command-line options; see .venv/bin/alcove TARGET --help'
 
 install: .venv/installed  ## make .venv with the pinned versions (about 7 GB)
@@ -93,7 +98,7 @@ embed: install  ## stage one: images -> features, once per backbone
 	$(RUN) embed --dataset '$(DATASET)' --backbone '$(BACKBONE)' --views '$(VIEWS)' --weights '$(WEIGHTS)' --device $(DEVICE) --shard $(SHARD) --data-root '$(DATA_ROOT)' $(ARGS)
 
 al: install  ## stage two: active learning, strategies x seeds, on cached features
-	$(RUN) al $(TASK) --head '$(HEAD)' --strategy '$(STRATEGY)' --seeds '$(SEEDS)' --initial-size $(INITIAL) --batch-size $(BATCH) --budget $(BUDGET) --candidates $(CANDIDATES) --log-seeds $(LOG_SEEDS) --log-every $(LOG_EVERY) --log-candidates $(LOG_CANDIDATES) $(ARGS)
+	$(RUN) al $(TASK) --head '$(HEAD)' --strategy '$(STRATEGY)' --seeds '$(SEEDS)' --initial '$(INITIAL_SET)' --initial-size '$(INITIAL)' --batch-size $(BATCH) --budget '$(BUDGET)' --candidates $(CANDIDATES) --log-seeds $(LOG_SEEDS) --log-every $(LOG_EVERY) --log-candidates $(LOG_CANDIDATES) $(ARGS)
 
 surrogate: install  ## stage three: learn from the logs which image to label next, and test it
 	$(RUN) surrogate $(TASK) --head '$(HEAD)' --inputs $(INPUTS) --target $(TARGET) $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(ARGS)
@@ -103,6 +108,9 @@ report: install  ## curves, table and one HTML page of the runs
 
 cache: install  ## list the feature caches, or verify or rm one
 	$(RUN) cache $(ACTION) --key '$(KEY)' --data-root '$(DATA_ROOT)' $(ARGS)
+
+runs: install  ## list the stored runs (all, or those of DATASET= BACKBONE= STRATEGY=), or show one
+	$(RUN) runs $(ACTION) --key '$(KEY)' $(if $(filter-out file default,$(origin DATASET)),--dataset '$(DATASET)') $(if $(filter-out file default,$(origin BACKBONE)),--backbone '$(BACKBONE)') $(if $(filter-out file default,$(origin STRATEGY)),--strategy '$(STRATEGY)') --data-root '$(DATA_ROOT)' $(ARGS)
 
 test: install  ## the test suite (6 minutes at most)
 	.venv/bin/python -m pytest

@@ -14,7 +14,7 @@ import tyro
 
 from cache.errors import AlcoveError, InputError
 from cache.location import Location, location, reaching
-from pipeline.config import AlConfig, CacheConfig, DemoConfig, SurrogateConfig
+from pipeline.config import AlConfig, CacheConfig, DemoConfig, RunsConfig, SurrogateConfig
 from pipeline.report import ReportConfig
 from stages.embed.config import EmbedConfig, PretrainConfig
 
@@ -25,6 +25,7 @@ Command = (
     | Annotated[SurrogateConfig, tyro.conf.subcommand("surrogate")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[CacheConfig, tyro.conf.subcommand("cache")]
+    | Annotated[RunsConfig, tyro.conf.subcommand("runs")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
 )
 
@@ -122,5 +123,7 @@ def _run(config: Command) -> int:
             return commands.report(config)
         case CacheConfig():
             return commands.cache(config)
+        case RunsConfig():
+            return commands.runs(config)
         case DemoConfig():
             return commands.demo(config)

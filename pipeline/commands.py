@@ -13,12 +13,14 @@ from cache.errors import CacheMissError, InputError
 from cache.location import local_folder
 from cache.runs import RunStore, StoredRun
 from pipeline import recipes
-from pipeline.config import AlConfig, CacheConfig, DemoConfig, SurrogateConfig, TaskConfig
+from pipeline.config import AlConfig, CacheConfig, DemoConfig, RunsConfig, SurrogateConfig, TaskConfig
 from pipeline.grid import check_grid, parse_seeds, plan, run_grid
 from pipeline.report import ReportConfig, make_report
 from pipeline.surrogate import evaluate_surrogate, matching_runs, train_surrogate
 from pipeline.task import Task, find_features, model_folder, prepare_task
+from stages.al.initial import require_initial
 from stages.al.strategies.surrogate import read_manifest
+from stages.al.variants import Redundant, parse_variant
 from stages.embed.config import EmbedConfig, PretrainConfig
 
 REASONS_SHOWN = 10
@@ -80,14 +82,16 @@ def al(config: AlConfig) -> int:
     seeds = parse_seeds(config.seeds)
     config.protocol.check()
     config.candidate_log.check()
+    require_initial(config.protocol.initial)
     check_grid(config.head, config.strategy, config.workers)
     task = _prepare(config)
+    protocol = config.protocol.resolve(task.sizes[0])
     runs = plan(
         task,
         config.head,
         config.strategy,
         seeds,
-        config.protocol,
+        protocol,
         config.data_root,
         config.candidate_log,
     )
@@ -104,6 +108,7 @@ def surrogate(config: SurrogateConfig) -> int:
     check_grid([config.head], ["surrogate"], config.workers)
     seeds = parse_seeds(config.seeds) if config.seeds else None
     task = _prepare(config)
+    _require_copies_together(config, task.sizes[0])
     runs = matching_runs(store, task, config.head)
     folder = model_folder(config.data_root, task, config.head)
     trained = train_surrogate(config, task, runs, folder)
@@ -157,6 +162,14 @@ def cache(config: CacheConfig) -> int:
     return 2 if damaged else 0
 
 
+def runs(config: RunsConfig) -> int:
+    """The stored runs. Damaged ones are named on stderr and passed over."""
+    from pipeline.runs import list_runs, show_run
+
+    print("\n".join(show_run(config) if config.action == "show" else list_runs(config)))
+    return 0
+
+
 def demo(config: DemoConfig) -> int:
     """The four stages in order, with every default."""
     recipe = recipes.demo(config.data_root, config.workers)
@@ -164,16 +177,28 @@ def demo(config: DemoConfig) -> int:
 
 
 def _prepare(config: TaskConfig) -> Task:
+    variant = parse_variant(config.pool)
     cache = find_features(config.dataset, config.backbone, config.key, config.data_root)
-    task = prepare_task(cache, config.pca, config.validation_size, config.data_root)
+    task = prepare_task(cache, config.pca, config.validation_size, config.data_root, variant)
     n_pool, n_validation, n_test = task.sizes
+    said_pool = f" ({task.about['pool']})" if variant else ""
     left_out = f"; {task.n_unlabeled} unlabeled images left out" if task.n_unlabeled else ""
     left_out += f"; {len(cache.unreadable)} unreadable images left out" if cache.unreadable else ""
     print(
-        f"features {cache.key} ({task.about['full_name']}): pool {n_pool}, validation {n_validation}, "
+        f"features {cache.key} ({task.about['full_name']}): pool {n_pool}{said_pool}, validation {n_validation}, "
         f"test {n_test}, {task.n_classes} classes{left_out}"
     )
     return task
+
+
+def _require_copies_together(config: SurrogateConfig, n_pool: int) -> None:
+    """Raises InputError where an image could be scored by a model that learned from its copy."""
+    variant, folds = parse_variant(config.pool), config.training.folds
+    if isinstance(variant, Redundant) and folds > 0 and (n_pool // variant.copies) % folds:
+        raise InputError(
+            f"copies of one image would fall into different folds of the surrogate: take a number of images for POOL= "
+            f"that {folds} divides, it is {n_pool // variant.copies}"
+        )
 
 
 def _say_runs(runs: Sequence[StoredRun], new: int, started: float) -> None:

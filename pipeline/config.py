@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 
 from cache.location import Location
-from stages.al.protocol import CandidateLog, Protocol
+from stages.al.protocol import CandidateLog, ProtocolConfig
 from stages.surrogate.config import TrainConfig
 
 
@@ -21,6 +21,8 @@ class TaskConfig:
     """the backbone that embedded it"""
     key: str = ""
     """beginning of the cache's key, where several caches match"""
+    pool: str = "whole"
+    """whole, longtail:FACTOR, redundant:COPIES:IMAGES or subset:IMAGES; IMAGES may be a percentage"""
     pca: int = 50
     """dimensions that PCA keeps, 0 for all"""
     validation_size: int | None = None
@@ -41,7 +43,7 @@ class AlConfig(TaskConfig):
     """strategies, comma-separated"""
     seeds: str = "10"
     """how many seeds, or a range such as 5-9"""
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     candidate_log: CandidateLog = field(default_factory=CandidateLog)
 
 
@@ -64,6 +66,24 @@ class CacheConfig:
     """what to do"""
     key: str = ""
     """beginning of a cache's key; empty for all, which rm refuses"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsConfig:
+    """List the stored runs, grouped by setting, or show one."""
+
+    action: tyro.conf.Positional[Literal["ls", "show"]] = "ls"
+    """what to do"""
+    key: str = ""
+    """part of a run's id; show wants one that fits a single run"""
+    dataset: str = ""
+    """data set to list, as for embed; empty for all"""
+    backbone: str = ""
+    """backbone to list, short or full name; empty for all"""
+    strategy: tuple[str, ...] = ()
+    """names of strategies to list, comma-separated; empty for all"""
     data_root: Location = Path("data")
     """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 

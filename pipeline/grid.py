@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def plan(
                     **task.about,
                     "head": {"name": made.name, **made.get_params()},
                     "strategy": component.record(),
-                    "protocol": asdict(protocol),
+                    "protocol": protocol.record(),
                     "seed": seed,
                 }
                 digest = digest_json([RUN_FORMAT, task.derived.basis, record])[:10]

@@ -107,9 +107,9 @@ def _chosen_runs(config: ReportConfig) -> list[Run]:
         print(f"alcove: {problem}", file=sys.stderr)
     if not runs:
         raise CacheMissError(f"there are no runs in {root} yet: run `make al` first")
-    dataset = _slug(config.dataset)
+    dataset = slug(config.dataset)
     chosen = [
-        run for run in runs if dataset in ("", run.settings["dataset"]) and _is_backbone(config.backbone, run.settings)
+        run for run in runs if dataset in ("", run.settings["dataset"]) and is_backbone(config.backbone, run.settings)
     ]
     if not chosen:
         name = "{dataset} with {backbone} ({full_name})".format
@@ -123,7 +123,7 @@ def _chosen_runs(config: ReportConfig) -> list[Run]:
 _NAMES = ("dataset", "backbone", "full_name")
 
 
-def _is_backbone(spec: str, settings: Mapping[str, Any]) -> bool:
+def is_backbone(spec: str, settings: Mapping[str, Any]) -> bool:
     """Whether a run's backbone is that of a full name or of a spec such as `simclr:width=32`; an empty one fits all."""
     if spec in ("", settings["backbone"], settings["full_name"]):
         return True
@@ -149,7 +149,7 @@ def _without_replaced_surrogates(runs: list[Run], standing: set[str]) -> list[Ru
     return kept
 
 
-def _slug(dataset: str) -> str:
+def slug(dataset: str) -> str:
     """The folder name of a data set given as `folder:PATH` and the like. Raises InputError (unknown kind)."""
     if ":" not in dataset:
         return dataset

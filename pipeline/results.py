@@ -95,7 +95,8 @@ class Group:
 
     @property
     def title(self) -> str:
-        return f"{self.settings['dataset']} · {self.settings['backbone']} · {self.settings['head']['name']}"
+        parts = [self.settings["dataset"], self.settings["backbone"], self.settings["head"]["name"]]
+        return " · ".join(parts + variants_of(self.settings))
 
     @property
     def stem(self) -> str:
@@ -117,9 +118,10 @@ class Group:
         """One line: AUBC of random, of the best strategy without training, and of the best surrogate."""
         counts = sorted({len(result.seeds) for result in self.results})
         seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-        dataset, backbone, head = self.title.split(" · ")
+        dataset, backbone, head, *variants = self.title.split(" · ")
+        variant = "".join(f", {name}" for name in variants)
         return (
-            f"AUBC on {dataset} with {backbone} and {head}, {seeds} seed{'s' * (seeds != '1')}: "
+            f"AUBC on {dataset} with {backbone} and {head}{variant}, {seeds} seed{'s' * (seeds != '1')}: "
             f"{', '.join(self._headline_parts())}"
         )
 
@@ -140,6 +142,12 @@ class Group:
         return parts
 
 
+def variants_of(settings: Mapping[str, Any]) -> list[str]:
+    """What of the pool and the initial set is not the default, in words: `pool longtail:50`."""
+    named = {"pool": settings.get("pool"), "initial set": settings["protocol"].get("initial")}
+    return [f"{name} {value}" for name, value in named.items() if value]
+
+
 def read_runs(store: RunStore) -> tuple[list[Run], list[str]]:
     """The runs of a store, and one sentence for each that had to be left out: damaged, or replaced by a newer one."""
     runs: dict[str, Run] = {}
@@ -148,9 +156,9 @@ def read_runs(store: RunStore) -> tuple[list[Run], list[str]]:
         path = store.root / run_id
         try:
             stored = store.get(run_id)
-            run = _read(stored) if stored else None
+            run = read_run(stored) if stored else None
         except (CacheMismatchError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            problems.append(f"left out the damaged run {path} ({_reason(error)}): delete it and run it again")
+            problems.append(f"left out the damaged run {path} ({reason(error)}): delete it and run it again")
             continue
         if run is None:
             continue
@@ -162,7 +170,7 @@ def read_runs(store: RunStore) -> tuple[list[Run], list[str]]:
     return list(runs.values()), problems
 
 
-def _read(stored: StoredRun) -> Run:
+def read_run(stored: StoredRun) -> Run:
     """Raises ValueError, KeyError or TypeError where record or rounds are not those of a finished run."""
     rounds = stored.rounds()
     about = stored.record["run"]
@@ -184,7 +192,7 @@ def _read(stored: StoredRun) -> Run:
     return run
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     if isinstance(error, CacheMismatchError):
         return "its run.json is not valid JSON"
     return f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]

@@ -24,7 +24,8 @@ def matching_runs(store: RunStore, task: Task, head: str) -> list[StoredRun]:
     """The stored runs of a task and head, whatever strategy, protocol and seed."""
     made = build_head(head, task.n_classes)
     wanted: dict[str, Any] = {**task.about, "head": {"name": made.name, **made.get_params()}}
-    return [run for run in store if wanted.items() <= run.record["run"].items()]
+    same_pool = [run for run in store if run.record["run"].get("pool") == task.about.get("pool")]
+    return [run for run in same_pool if wanted.items() <= run.record["run"].items()]
 
 
 def train_surrogate(config: SurrogateConfig, task: Task, runs: Sequence[StoredRun], folder: Path) -> bool:

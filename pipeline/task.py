@@ -19,6 +19,7 @@ from stages.al.heads import build_head
 from stages.al.loop import Evaluation
 from stages.al.pool import Pool
 from stages.al.projection import project
+from stages.al.variants import Variant, variant_rows
 from stages.embed.backbones import BACKBONES
 from stages.embed.images import DATASETS
 from stages.embed.views import specs_of
@@ -79,11 +80,16 @@ def _spec_of(backbone: str, parameters: Mapping[str, Any]) -> str:
     return backbone + "".join(f":{name}={value}" for name, value in more.items())
 
 
-def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, data_root: Location) -> Task:
+def prepare_task(
+    cache: FeatureCache, pca: int, validation_size: int | None, data_root: Location, variant: Variant | None = None
+) -> Task:
     """Split the cache's labeled images, project their features once, keep the result for all runs.
 
     The pool is the training split. Validation images are the cache's own, or else some of the training split, the
-    same for every seed. Raises InputError where labels, test images or pool images are missing.
+    same for every seed. A variant of the pool is made after they have been taken out; the projection is fitted on it.
+
+    variant : None takes the whole pool
+    Raises InputError where labels, test images or pool images are missing, or the variant is impossible.
     """
     labeled = cache.readable & (cache.labels >= 0)
     train, test = (np.flatnonzero(labeled & (cache.split == name)) for name in ("train", "test"))
@@ -102,6 +108,10 @@ def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, dat
                 f"validation_size={size} of {len(train)} training images leaves no pool: lower VALIDATION="
             )
         validation, train = _draw(train, size)
+    about_pool = {}
+    if variant:
+        about_pool = {"pool": variant.text(len(train))}
+        train = train[variant_rows(variant, cache.labels[train].astype(np.int64))]
     parts = {"pool": train, "validation": validation, "test": test}
     basis = digest_json([TASK_FORMAT, pca, *(part.tolist() for part in parts.values())])[:16]
     derived = DerivedStore(local_folder(data_root) / "derived" / cache.key, basis)
@@ -123,6 +133,7 @@ def prepare_task(cache: FeatureCache, pca: int, validation_size: int | None, dat
             "features": cache.key,
             "pca": pca,
             "validation_size": len(validation),
+            **about_pool,
         },
         class_names=cache.class_names,
         ids=cache.ids[train],

@@ -127,6 +127,17 @@ def test_make_help_explains_every_target_and_variable() -> None:
         assert re.search(rf"\b{name} ", shown), name
 
 
+def test_make_help_names_every_initial_set_and_pool() -> None:
+    from stages.al.initial import INITIAL_SETS
+    from stages.al.variants import VARIANTS
+
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in (*INITIAL_SETS, *VARIANTS):
+        assert re.search(rf"\b{name}\b", shown), name
+    for component in (*INITIAL_SETS.values(), *VARIANTS.values()):
+        assert len(component.__doc__ or "") > 15
+
+
 def test_makefile_and_command_line_share_their_defaults() -> None:
     defaults = dict(re.findall(r"^([A-Z_]+) +\?= ?(.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     al = importlib.import_module("pipeline.config").AlConfig()
@@ -145,11 +156,13 @@ def test_makefile_and_command_line_share_their_defaults() -> None:
         "WEIGHTS": embed.weights,
         "DEVICE": embed.device,
         "SHARD": embed.shard,
+        "POOL": al.pool,
         "PCA": al.pca,
         "HEAD": ",".join(al.head),
         "STRATEGY": ",".join(al.strategy),
         "SEEDS": al.seeds,
         "INITIAL": al.protocol.initial_size,
+        "INITIAL_SET": al.protocol.initial,
         "BATCH": al.protocol.batch_size,
         "BUDGET": al.protocol.budget,
         "CANDIDATES": al.protocol.candidates,

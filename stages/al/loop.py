@@ -11,10 +11,11 @@ from jaxtyping import Float, Int
 from sklearn.base import clone
 
 from stages.al.acquisition import acquisition_table
+from stages.al.initial import initial_set
 from stages.al.lookahead import lookahead
 from stages.al.metrics import classification_metrics
 from stages.al.pool import Needs, Pool, PoolView
-from stages.al.protocol import CandidateLog, Protocol, initial_set
+from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies.base import Strategy
 
 INITIAL, CANDIDATES, QUERY, LOG = 0, 1, 2, 3
@@ -67,7 +68,7 @@ def run_active_learning(
     head : unfitted, cloned every round; candidate_log : None logs no candidates
     """
     log = RunLog()
-    labeled = initial_set(protocol, len(pool), np.random.default_rng([seed, INITIAL]))
+    labeled = initial_set(protocol, pool, np.random.default_rng([seed, INITIAL]))
     distances = DistanceToLabeled(pool.features)
     queried = labeled
     with sklearn.config_context(assume_finite=True):

@@ -19,7 +19,7 @@ def project(
     dims : 0 keeps all dimensions (centred and scaled only)
     Raises InputError when there are fewer features or pool images than `dims`.
     """
-    limit = min(features.shape[2], len(pool))
+    limit = min(features.shape[2], len(np.unique(pool)))
     if dims < 0:
         raise InputError(f"PCA to {dims} dimensions is impossible: PCA= takes 0 (all) or more")
     if dims > limit:

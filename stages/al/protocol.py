@@ -1,25 +1,33 @@
 """The rules of a run: what is labeled first, how much at once, and when to stop."""
 
-from dataclasses import dataclass
-
-import numpy as np
-from jaxtyping import Int
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cache.errors import InputError
 
 
+def count_of(name: str, amount: str, n: int) -> int:
+    """A number of images: `210`, or `5%` of n, rounded, at least 1. Raises InputError.
+
+    SSL meets AL (seed 003), section 4, gives initial sets and budgets as such percentages, from 0.1% on.
+    """
+    if re.fullmatch(r"\d{1,12}", amount):
+        return int(amount)
+    if (match := re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?)%", amount)) and 0 < (percent := float(match[1])) <= 100:
+        return max(1, round(percent * n / 100))
+    raise InputError(f"{name}={amount!r} is neither a number of images such as 210 nor a percentage such as 5%")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Counts of images."""
+    """Counts of images, as a run follows and records them; ProtocolConfig says what each means."""
 
+    initial: str = "random"
     initial_size: int = 10
-    """images labeled at random before the first query; the same ones for every strategy of a seed"""
     batch_size: int = 1
-    """images labeled per round"""
     budget: int = 210
-    """images labeled in all, initial set included; the pool's size is the upper limit"""
     candidates: int = 10_000
-    """images drawn at random each round, of which a strategy may query (thesis: 10,000)"""
 
     def check(self) -> None:
         """Raises InputError where the counts do not go together."""
@@ -30,9 +38,56 @@ class Protocol:
                 f"1 <= batch_size <= candidates are needed"
             )
 
+    def require_pool(self, n_pool: int) -> None:
+        """Raises InputError where the initial set does not fit into the pool."""
+        if self.initial_size > n_pool:
+            raise InputError(f"initial_size={self.initial_size} is more than the pool's {n_pool} images")
+
     def n_rounds(self, n_pool: int) -> int:
         """Times the head is fitted: after the initial set and after every query."""
         return 1 + -(-(min(self.budget, n_pool) - self.initial_size) // self.batch_size)
+
+    def record(self) -> dict[str, Any]:
+        """What the run log keeps. A random initial set is not named, so that runs from before it had a name count."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("initial", "random")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolConfig:
+    """A protocol as it is asked for, before the pool's size is known."""
+
+    initial: str = "random"
+    """how the first labels are chosen: random, one_per_class, kmeans, kcenter, typical"""
+    initial_size: str = "10"
+    """images labeled before the first query, or a percentage of the pool; the same ones for every strategy of a seed"""
+    batch_size: int = 1
+    """images labeled per round"""
+    budget: str = "210"
+    """images labeled in all, initial set included, or a percentage such as 5%; the pool's size is the upper limit"""
+    candidates: int = 10_000
+    """images drawn at random each round, of which a strategy may query (thesis: 10,000)"""
+
+    def check(self) -> None:
+        """Raises InputError for what no pool could make right."""
+        counted = self._counted(1)
+        if "%" not in self.initial_size + self.budget:
+            counted.check()
+
+    def resolve(self, n_pool: int) -> Protocol:
+        """The protocol on a pool of that many images. Raises InputError."""
+        protocol = self._counted(n_pool)
+        protocol.check()
+        protocol.require_pool(n_pool)
+        return protocol
+
+    def _counted(self, n_pool: int) -> Protocol:
+        return Protocol(
+            initial=self.initial,
+            initial_size=count_of("initial_size", self.initial_size, n_pool),
+            batch_size=self.batch_size,
+            budget=count_of("budget", self.budget, n_pool),
+            candidates=self.candidates,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +108,3 @@ class CandidateLog:
                 f"log_seeds={self.log_seeds} must be at least 0, log_every={self.log_every} and "
                 f"log_candidates={self.log_candidates} at least 1"
             )
-
-
-def initial_set(protocol: Protocol, n_pool: int, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:
-    """Distinct pool indices, drawn at random. Raises InputError when the pool is smaller."""
-    if protocol.initial_size > n_pool:
-        raise InputError(f"initial_size={protocol.initial_size} is more than the pool's {n_pool} images")
-    return rng.choice(n_pool, protocol.initial_size, replace=False)

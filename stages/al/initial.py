@@ -1,0 +1,120 @@
+"""What is labeled before the first query. A new initial set is one function and one line in INITIAL_SETS."""
+
+import difflib
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cache.errors import InputError, UnknownNameError
+from stages.al.pool import Pool, PoolView
+from stages.al.protocol import Protocol
+from stages.al.strategies.coreset import k_center_greedy
+from stages.al.strategies.typiclust import TypiClust
+
+InitialSet = Callable[[Pool, int, np.random.Generator], Int[np.ndarray, "initial"]]
+
+
+def random(pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:
+    """Drawn at random without replacement."""
+    return rng.choice(len(pool), size, replace=False)
+
+
+def one_per_class(pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:
+    """One random image of every class, then a second of every class, and so on; classes with none left are passed over.
+
+    The only one that looks at labels. SSL meets AL (seed 003), section 4: "uniformly selected from all classes at
+    random". Raises InputError where `size` is less than the pool's classes.
+    """
+    n_classes = len(np.unique(pool.labels))
+    if size < n_classes:
+        raise InputError(
+            f"initial_size={size} is less than the {n_classes} classes of the pool: raise INITIAL= for one_per_class"
+        )
+    shuffled = rng.permutation(len(pool))
+    by_class = shuffled[np.argsort(pool.labels[shuffled], kind="stable")]
+    counts = np.unique(pool.labels, return_counts=True)[1]
+    turn = np.concatenate([np.arange(count) for count in counts])
+    return by_class[np.lexsort((rng.permutation(len(pool)), turn))][:size]
+
+
+def kmeans(pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:
+    """k-means++ centres: each drawn with probability proportional to its squared distance to those before it.
+
+    Arthur and Vassilvitskii 2007, section 2.2; best-practices seed (000), section 7, which uses the features of an
+    ImageNet network where these are the projected ones. Cost O(size n d).
+    """
+    return k_means_plus_plus(pool.features, size, rng)
+
+
+def k_means_plus_plus(
+    features: Float[np.ndarray, "n dim"], size: int, rng: np.random.Generator
+) -> Int[np.ndarray, "centres"]:
+    """Distinct positions of k-means++ centres; where only copies of centres are left, drawn evenly from them."""
+    weight = np.ones(len(features))
+    distance = np.full(len(features), np.inf)
+    waiting = np.ones(len(features), dtype=bool)
+    chosen = np.empty(size, dtype=np.int64)
+    for i in range(size):
+        if not weight.any():
+            weight = waiting.astype(float)
+        chosen[i] = rng.choice(len(features), p=weight / weight.sum())
+        waiting[chosen[i]] = False
+        difference = (features - features[chosen[i]]).astype(np.float64)
+        np.minimum(distance, np.einsum("nd,nd->n", difference, difference), out=distance)
+        weight = distance * waiting
+    return chosen
+
+
+def kcenter(pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:
+    """Greedy k-center: a random image, then always the one farthest from those before it. Cost O(size n d).
+
+    Sener and Savarese 2018, algorithm 1; best-practices seed (000), section 7.
+    """
+    return k_center_greedy(pool.features, np.full(len(pool), np.inf), size, rng)
+
+
+def typical(pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:
+    """The most typical image of each of `size` k-means clusters: TypiClust's first round, with nothing labeled yet.
+
+    Hacohen et al. 2022, algorithm 1. It draws nothing, so it is the same for every seed, and is computed once per pool.
+    """
+
+    def compute() -> np.ndarray:
+        nothing = np.empty(0, dtype=np.int64)
+        view = PoolView(
+            pool=pool,
+            candidates=np.arange(len(pool)),
+            labeled=nothing,
+            labels=pool.labels[nothing],
+            fitted_head=None,
+            squared_distance=lambda: np.full(len(pool), np.inf, dtype=np.float32),
+            allowed=TypiClust.requires,
+        )
+        return TypiClust().query(view, size, rng)
+
+    return np.array(pool.derived.get("initial-typical", {"size": size}, compute))
+
+
+INITIAL_SETS: dict[str, InitialSet] = {
+    "random": random,
+    "one_per_class": one_per_class,
+    "kmeans": kmeans,
+    "kcenter": kcenter,
+    "typical": typical,
+}
+
+
+def require_initial(name: str) -> None:
+    """Raises UnknownNameError, naming the nearest."""
+    if name not in INITIAL_SETS:
+        near = difflib.get_close_matches(name, INITIAL_SETS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UnknownNameError(f"there is no initial set named {name!r}: {hint}Known: {', '.join(INITIAL_SETS)}")
+
+
+def initial_set(protocol: Protocol, pool: Pool, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:
+    """Distinct pool indices, the same for every strategy and head of a seed. Raises InputError (small pool)."""
+    protocol.require_pool(len(pool))
+    require_initial(protocol.initial)
+    return INITIAL_SETS[protocol.initial](pool, protocol.initial_size, rng)
