@@ -61,7 +61,7 @@ help:  ## explain every target and variable
 	@echo '             SHARD i/n: the i-th of n workers that share the work on one cache, at once or not [1/1]'
 	@echo '  al, surrogate'
 	@echo '             KEY beginning of a cache key, where several match    PCA dimensions kept, 0 for all [50]'
-	@echo '             HEAD ridge, solve, inv, pinv; ridge:penalty=50:temperature=5 [ridge]'
+	@echo '             HEAD ridge, solve, inv, pinv, linear, mlp, svm; linear:recipe=supclust:epochs=50 [ridge]'
 	@echo '             VALIDATION training images kept for validation [a fifth, at most 1000]'
 	@echo '             WORKERS processes, 0 for one per core [0]'
 	@echo '             SEEDS a number or a range such as 5-9 [al: 10; surrogate: those it was not trained on]'
