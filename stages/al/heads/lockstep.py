@@ -71,7 +71,9 @@ def train_network(
         if training.schedule == "cosine":
             optimizer.param_groups[0]["lr"] = training.learning_rate * _cosine(epoch / training.epochs)
         orders = torch.from_numpy(np.stack([rng.permutation(X.shape[1]) for rng in rngs])) + offsets
-        shuffled, shuffled_targets = flat_X[orders], flat_targets[orders]
+        shuffled, shuffled_targets = (
+            flat.index_select(0, orders.flatten()).unflatten(0, orders.shape) for flat in (flat_X, flat_targets)
+        )
         for batch in batches(X.shape[1], training):
             for layer, gradient in zip(
                 weights, _gradients(weights, shuffled[:, batch], shuffled_targets[:, batch]), strict=True
@@ -128,7 +130,9 @@ def _forward(weights: list[torch.Tensor], X: torch.Tensor) -> list[torch.Tensor]
 def _gradients(weights: list[torch.Tensor], X: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
     """Of the mean cross-entropy, one per layer."""
     *inputs, logits = _forward(weights, X)
-    error = logits.softmax(dim=2).sub_(targets).div_(X.shape[1])
+    # PyTorch's softmax over a short last axis is not vectorised: over the middle one it is 15 times faster
+    proba = logits.transpose(1, 2).contiguous().softmax(dim=1).transpose(1, 2)
+    error = proba.sub_(targets).div_(X.shape[1])
     gradients: list[torch.Tensor] = []
     for i in reversed(range(len(weights))):
         gradients.insert(0, torch.bmm(inputs[i].transpose(1, 2), error).contiguous())
