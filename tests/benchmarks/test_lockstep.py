@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from stages.al.heads.lockstep import train_linear
 from stages.al.heads.recipes import RECIPES
@@ -43,12 +44,29 @@ def one_after_the_other(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.stack(trained)
 
 
+def data_loaders(features: np.ndarray, labels: np.ndarray) -> None:
+    """As tutorials write it: a DataLoader shuffles and collates the images of each batch."""
+    for X, y in zip(features, labels, strict=True):
+        layer = torch.nn.Linear(X.shape[1], CLASSES)
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=TRAINING.learning_rate)
+        images = TensorDataset(torch.tensor(X), torch.tensor(y))
+        for _ in range(TRAINING.epochs):
+            for features_, labels_ in DataLoader(images, TRAINING.batch_size, shuffle=True, drop_last=True):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(layer(features_), labels_).backward()
+                optimizer.step()
+
+
 def lockstep(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return train_linear(features, labels, n_classes=CLASSES, training=TRAINING, seeds=range(RUNS))
 
 
 def test_plain_loops(benchmark: Callable[..., np.ndarray], task: tuple[np.ndarray, np.ndarray]) -> None:
     assert np.isfinite(benchmark(one_after_the_other, *task)).all()
+
+
+def test_data_loaders(benchmark: Callable[..., None], task: tuple[np.ndarray, np.ndarray]) -> None:
+    benchmark(data_loaders, *task)
 
 
 def test_lockstep(benchmark: Callable[..., np.ndarray], task: tuple[np.ndarray, np.ndarray]) -> None:
