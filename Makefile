@@ -64,7 +64,7 @@ help:  ## explain every target and variable
 	@echo '  al, surrogate'
 	@echo '             KEY beginning of a cache key, where several match    PCA dimensions kept, 0 for all [50]'
 	@echo '             POOL whole, longtail:FACTOR, redundant:COPIES:IMAGES, subset:IMAGES or subset:10% [whole]'
-	@echo '             HEAD ridge, solve, inv, pinv; ridge:penalty=50:temperature=5 [ridge]'
+	@echo '             HEAD ridge, solve, inv, pinv, linear, mlp, svm; linear:recipe=supclust:epochs=50 [ridge]'
 	@echo '             VALIDATION training images kept for validation [a fifth, at most 1000]'
 	@echo '             WORKERS processes, 0 for one per core [0]'
 	@echo '             SEEDS a number or a range such as 5-9 [al: 10; surrogate: those it was not trained on]'

@@ -100,11 +100,16 @@ def plan(
                     strategy=spec,
                     protocol=protocol,
                     seed=seed,
-                    candidate_log=candidate_log if candidate_log and seed < candidate_log.log_seeds else None,
+                    candidate_log=candidate_log if _logs_candidates(candidate_log, made, seed) else None,
                     run_id=run_id,
                     record=record,
                 )
     return list(runs.values())
+
+
+def _logs_candidates(candidate_log: CandidateLog | None, head: Any, seed: int) -> bool:
+    """Whether a run is one for the surrogate to learn from: its head must know what labeling a candidate changes."""
+    return candidate_log is not None and seed < candidate_log.log_seeds and hasattr(head, "gains")
 
 
 def run_grid(task: Task, runs: Sequence[Run], store: RunStore, workers: int) -> tuple[list[StoredRun], int]:

@@ -29,6 +29,7 @@ MAY_IMPORT = {
 REGISTRIES = [
     (DATASETS, "stages/embed/images", {"arrays", "base", "decoding", "download"}),
     (BACKBONES, "stages/embed/backbones", {"base", "cifar_stem", "convnet", "hub", "self_supervised", "weights"}),
+    (HEADS, "stages/al/heads", {"base", "gradient", "lockstep", "recipes"}),
     (STRATEGIES, "stages/al/strategies", {"base"}),
 ]
 SOURCES = sorted(path for folder in ("cache", "stages", "pipeline") for path in (ROOT / folder).rglob("*.py"))

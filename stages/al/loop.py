@@ -71,10 +71,11 @@ def run_active_learning(
     labeled = initial_set(protocol, pool, np.random.default_rng([seed, INITIAL]))
     distances = DistanceToLabeled(pool.features)
     queried = labeled
+    offered = {"validation": (validation.features, validation.labels)} if _uses_validation(head) else {}
     with sklearn.config_context(assume_finite=True):
         for round_ in range(protocol.n_rounds(len(pool))):
             started = time.perf_counter()
-            fitted = clone(head).fit(pool.features[labeled], pool.labels[labeled])
+            fitted = clone(head).fit(pool.features[labeled], pool.labels[labeled], **offered)
             seconds_fit = time.perf_counter() - started
             row: dict[str, Any] = {
                 "round": round_,
@@ -112,6 +113,10 @@ def run_active_learning(
                 log.candidates.append(_candidate_rows(logged, validation, round_, queried))
             labeled = np.concatenate([labeled, queried])
     return log
+
+
+def _uses_validation(head: Any) -> bool:
+    return getattr(head, "uses_validation", False)
 
 
 def _candidates(

@@ -11,9 +11,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from stages.al.heads import HEADS
 from tests.conftest import blobs
 
-NAMES = ("inv", "pinv", "ridge", "solve")
+NAMES = ("inv", "linear", "mlp", "pinv", "ridge", "solve", "svm")
 ESTIMATOR_XFAIL: dict[str, dict[str, str]] = {name: {} for name in NAMES}
 """scikit-learn's checks that a head fails, with the reason."""
+
+FLOAT32 = {"linear": 1e-6, "mlp": 1e-6}
+"""Heads trained in single precision: by how much a probability may move when the order of additions does."""
 
 
 def test_every_head_is_under_contract() -> None:
@@ -62,7 +65,7 @@ def test_relabeling_classes_permutes_columns(head: BaseEstimator, data: tuple[np
     order = np.array([2, 0, 3, 1])
     proba = head.fit(X, y).predict_proba(X)
     relabeled = clone(head).fit(X, order[y]).predict_proba(X)
-    np.testing.assert_allclose(relabeled[:, order], proba, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(relabeled[:, order], proba, rtol=1e-6, atol=FLOAT32.get(head.name, 1e-12))
 
 
 def test_unseen_classes_have_their_column(head: BaseEstimator, rng: np.random.Generator) -> None:
