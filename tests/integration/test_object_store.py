@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 from fsspec.registry import _registry
 
 from cache import features
@@ -34,6 +35,7 @@ def content(place: Location) -> dict[str, bytes]:
 
 def test_the_four_stages(folder: Path, s3: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The grid with two worker processes; afterwards nothing but features, runs and weights lies in the store."""
+    get_reusable_executor().shutdown()  # workers of earlier tests do not know the way to this store
     where = ["--dataset", f"folder:{folder}", "--data-root", s3]
     al = ["al", *where, *AL, "--strategy", "random,margin", "--seeds", "3", "--workers", "2"]
     assert embed(folder, s3) == 0
