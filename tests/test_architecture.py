@@ -72,7 +72,7 @@ def test_the_top_level_is_the_design_cards() -> None:
     }
 
 
-@pytest.mark.parametrize(("registry", "folder", "helpers"), REGISTRIES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("registry", "folder", "helpers"), REGISTRIES, ids=[folder for _, folder, _ in REGISTRIES])
 def test_every_file_of_a_variant_is_registered(registry: Registry, folder: str, helpers: set[str]) -> None:
     files = {module.name for module in pkgutil.iter_modules([str(ROOT / folder)])}
     assert files - helpers == {registry.get(name).__module__.rpartition(".")[2] for name in registry}

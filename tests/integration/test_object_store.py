@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from joblib.externals.loky import get_reusable_executor
 from fsspec.registry import _registry
+from joblib.externals.loky import get_reusable_executor
 
 from cache import features
 from cache.errors import InputError, StoreUnavailableError
