@@ -96,17 +96,23 @@ def make_report(config: ReportConfig) -> Report:
     )
 
 
-def _chosen_runs(config: ReportConfig) -> list[Run]:
-    """The readable runs that the filter lets through, at least one."""
+def readable_runs(data_root: Location) -> list[Run]:
+    """All runs that can be read, at least one; the others are named on stderr. Raises CacheMissError."""
     from cache.runs import RunStore
     from pipeline.results import read_runs
 
-    root = config.data_root / "runs"
+    root = data_root / "runs"
     runs, problems = read_runs(RunStore(root))
     for problem in problems:
         print(f"alcove: {problem}", file=sys.stderr)
     if not runs:
         raise CacheMissError(f"there are no runs in {root} yet: run `make al` first")
+    return runs
+
+
+def _chosen_runs(config: ReportConfig) -> list[Run]:
+    """The readable runs that the filter lets through, at least one."""
+    runs = readable_runs(config.data_root)
     dataset = slug(config.dataset)
     chosen = [
         run for run in runs if dataset in ("", run.settings["dataset"]) and is_backbone(config.backbone, run.settings)
@@ -116,7 +122,7 @@ def _chosen_runs(config: ReportConfig) -> list[Run]:
         there = sorted({name(**{key: run.settings[key] for key in _NAMES}) for run in runs})
         wanted = {"dataset": config.dataset, "backbone": config.backbone}
         filters = " and ".join(f"{key}={value!r}" for key, value in wanted.items() if value)
-        raise InputError(f"no run in {root} has {filters}: there are runs of {', '.join(there)}")
+        raise InputError(f"no run in {config.data_root / 'runs'} has {filters}: there are runs of {', '.join(there)}")
     return chosen
 
 

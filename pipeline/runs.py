@@ -1,6 +1,5 @@
 """What `alcove runs` says of the run store: all runs in a table, or one in full."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,8 @@ from cache.errors import CacheMismatchError, CacheMissError, InputError
 from cache.files import canonical_json, digest_json
 from cache.runs import RunStore
 from pipeline.config import RunsConfig
-from pipeline.report import is_backbone, slug
-from pipeline.results import Estimate, Run, read_run, read_runs, reason, seed_ranges, strategy_labels, variants_of
+from pipeline.report import is_backbone, readable_runs, slug
+from pipeline.results import Estimate, Run, read_run, reason, seed_ranges, strategy_labels, variants_of
 
 COLUMNS = ("data set", "backbone", "head", "strategy", "protocol", "seeds", "AUBC", "final accuracy", "seconds", "key")
 POINTS_SHOWN = 6
@@ -23,7 +22,7 @@ def list_runs(config: RunsConfig) -> list[str]:
 
     Raises CacheMissError (no runs), InputError (none that the filters let through).
     """
-    runs = [run for run in _readable(config) if _is_wanted(run, config)]
+    runs = [run for run in readable_runs(config.data_root) if _is_wanted(run, config)]
     if not runs:
         raise InputError(
             f"no run in {config.data_root / 'runs'} has dataset={config.dataset!r}, backbone={config.backbone!r}, "
@@ -75,16 +74,6 @@ def show_run(config: RunsConfig) -> list[str]:
         f"command   {record.get('command') or 'not recorded'}",
     ]
     return lines + _rounds(run)
-
-
-def _readable(config: RunsConfig) -> list[Run]:
-    root = config.data_root / "runs"
-    runs, problems = read_runs(RunStore(root))
-    for problem in problems:
-        print(f"alcove: {problem}", file=sys.stderr)
-    if not runs:
-        raise CacheMissError(f"there are no runs in {root} yet: run `make al` first")
-    return runs
 
 
 def _is_wanted(run: Run, config: RunsConfig) -> bool:
