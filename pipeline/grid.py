@@ -109,7 +109,7 @@ def plan(
 
 def _logs_candidates(candidate_log: CandidateLog | None, head: Any, seed: int) -> bool:
     """Whether a run is one for the surrogate to learn from: its head must know what labeling a candidate changes."""
-    return candidate_log is not None and seed < candidate_log.log_seeds and hasattr(head, "gains")
+    return candidate_log is not None and seed < candidate_log.log_seeds and hasattr(head, "influence")
 
 
 def run_grid(task: Task, runs: Sequence[Run], store: RunStore, workers: int) -> tuple[list[StoredRun], int]:

@@ -20,19 +20,20 @@ def lookahead(
 
     Refitting moves the weights by outer(g, t - x'W) (see closed_form), hence the logits of an evaluation image e by
     (e'g)(t - x'W): one product for all candidates, then one softmax per candidate. Cost O(m n (dim + classes)).
+    Probabilities are taken at the head's temperature.
     A good candidate has a positive change of accuracy and a negative change of cross-entropy.
     """
     candidates, X = np.asarray(candidates, dtype=np.float64), np.asarray(X, dtype=np.float64)
-    logits = head.logits(X)
-    step = X @ head.gains(candidates).T
-    surprise = log_targets(labels, logits.shape[1], head.epsilon) - head.logits(candidates)
-    base_accuracy, base_loss = _evaluate(logits[None], y, head.temperature)
+    logits = head.raw_logits(X)
+    step = head.influence(X, candidates)
+    surprise = log_targets(labels, logits.shape[1], head.epsilon) - head.raw_logits(candidates)
+    base_accuracy, base_loss = _evaluate(logits[None], y, head.temperature_)
     accuracy, loss = np.empty(len(candidates)), np.empty(len(candidates))
     chunk = max(1, CHUNK_BYTES // (8 * logits.size))
     for start in range(0, len(candidates), chunk):
         part = slice(start, start + chunk)
         moved = logits[None] + step.T[part, :, None] * surprise[part, None, :]
-        accuracy[part], loss[part] = _evaluate(moved, y, head.temperature)
+        accuracy[part], loss[part] = _evaluate(moved, y, head.temperature_)
     return accuracy - base_accuracy, loss - base_loss
 
 

@@ -4,31 +4,31 @@ With weights W (dim, classes), targets T = log(onehot + eps) and labeled feature
 
     W = (X'X + penalty I)^-1 X'T,     proba = softmax(x'W / temperature)
 
-No intercept, as in the thesis's listing. One more labeled image (x, t) changes W by a rank-one term,
-
-    W+ = W + g (t - x'W),     g = A^-1 x / (1 + x'A^-1 x)  where A = X'X + penalty I is regular
-                              g = r / |r|^2                 where it is singular and r, the part of x outside the
-                                                            row space of X, is not zero (Greville 1960)
-                              g = A^+ x / (1 + x'A^+ x)     where it is singular and r is zero
-
-which is what makes the look-ahead exact and cheap: `gains` returns g.
+No intercept, as in the thesis's listing, unless it is asked for. Labeling one more image (x, t) changes W by a rank-one
+term, W+ = W + g (t - x'W), where g depends on x alone (`least_squares`). That makes a round's fit cheap
+(`partial_fit`), the look-ahead exact (`influence`), and the logits of a whole pool a matter of one matrix-vector
+product (`moved_`).
 """
 
-from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.linalg import LinAlgError
-from scipy.linalg import cho_factor, cho_solve, lapack
+from scipy.linalg import lapack
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from stages.al.heads.base import HEADS
+from stages.al.heads.base import HEADS, encode_labels
+from stages.al.heads.calibration import FITTED, fit_temperature
+from stages.al.heads.least_squares import LeastSquares
+from stages.al.heads.spectrum import Spectrum
 
-OUTSIDE = 1e-8
-"""A candidate whose squared distance to the row space is below this share of its squared norm lies inside it."""
+PENALTIES = np.logspace(-4, 6, 41)
+"""Those that generalised cross-validation chooses from, in the units of `ridge`."""
+
+GCV = "gcv"
 
 
 def log_targets(y: Int[np.ndarray, "n"], n_classes: int, epsilon: float) -> Float[np.ndarray, "n classes"]:
@@ -36,12 +36,13 @@ def log_targets(y: Int[np.ndarray, "n"], n_classes: int, epsilon: float) -> Floa
     return np.log(np.eye(n_classes)[y] + epsilon)
 
 
-def softmax(logits: Float[np.ndarray, "... classes"]) -> Float[np.ndarray, "... classes"]:
+def softmax(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
     """Row-wise softmax in float64."""
-    shifted = np.asarray(logits, dtype=np.float64) - logits.max(axis=-1, keepdims=True)
+    shifted = logits.T.astype(np.float64, order="C")  # a row per class: ten times faster than along short rows
+    shifted -= shifted.max(axis=0)
     np.exp(shifted, out=shifted)
-    shifted /= shifted.sum(axis=-1, keepdims=True)
-    return shifted
+    shifted /= shifted.sum(axis=0)
+    return shifted.T
 
 
 def is_singular(gram: Float[np.ndarray, "dim dim"]) -> bool:
@@ -53,101 +54,210 @@ def is_singular(gram: Float[np.ndarray, "dim dim"]) -> bool:
     return bool(rcond < np.finfo(np.float64).eps)
 
 
-def _distinct_columns(
-    y: Int[np.ndarray, "n"], n_classes: int
-) -> tuple[Int[np.ndarray, "distinct"], Int[np.ndarray, "classes"]]:
-    """The classes whose targets differ (those in y, the first of the others), and for every class its place there."""
-    unseen = np.setdiff1d(np.arange(n_classes), y)
-    distinct = np.union1d(np.unique(y), unseen[:1])
-    stands_for = np.arange(n_classes)
-    stands_for[unseen] = unseen[:1]
-    return distinct, np.searchsorted(distinct, stands_for)
+@dataclass(frozen=True)
+class Moved:
+    """How a `partial_fit` moved the weights, by gains'S, and the intercept, by constants'S.
+
+    gains (m, dim), constants (m,), surprise S (m, classes): one row per new image
+    """
+
+    gains: Float[np.ndarray, "m dim"]
+    constants: Float[np.ndarray, "m"]
+    surprise: Float[np.ndarray, "m classes"]
 
 
 class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
     """Base of the closed-form heads; subclasses say how the system is solved.
 
     epsilon : of the targets; 1e-32 is the thesis's
-    temperature : divides the logits before the softmax. 1 is the thesis's and saturates: strategies that read
-        probabilities see values near 0 and 1. It changes no prediction
+    temperature : divides the logits before the softmax: a number, or `fitted` for the one of least cross-entropy on the
+        labeled images, each predicted from the others (leave-one-out, in closed form). 1 is the thesis's and saturates.
+        It changes no prediction, but what strategies and look-ahead see: always the probabilities at this temperature
+    intercept : whether to add a constant, unpenalised
+    class_weight : `balanced` gives every class with labels the same weight in the squared error (as in scikit-learn)
+    dims_per_label : use only the first so many features per labeled image (the projection orders them by variance):
+        PCA dimensions that grow with the labels (thesis 6.1); all features when None
     n_classes : number of classes when labels are 0 .. n_classes - 1 and some may be unseen; None learns them from y
 
-    Fitted: classes_ (C,), weights_ (dim, C) float64.
+    Fitted: classes_ (C,), weights_ (dim, C) and intercept_ (C,) float64, temperature_, moved_ (see `partial_fit`).
     """
 
-    def __init__(self, *, epsilon: float = 1e-32, temperature: float = 1.0, n_classes: int | None = None):
+    temperature_: float
+    moved_: Moved | None
+    _rows: tuple[np.ndarray, np.ndarray, np.ndarray]
+    _fitted_to: tuple[np.ndarray, np.ndarray, np.ndarray]
+    _system: LeastSquares | None
+
+    def __init__(
+        self,
+        *,
+        epsilon: float = 1e-32,
+        temperature: float | str = 1.0,
+        intercept: bool = False,
+        class_weight: str | dict | None = None,
+        dims_per_label: float | None = None,
+        n_classes: int | None = None,
+    ):
         self.epsilon = epsilon
         self.temperature = temperature
+        self.intercept = intercept
+        self.class_weight = class_weight
+        self.dims_per_label = dims_per_label
         self.n_classes = n_classes
 
     def check_parameters(self) -> None:
         """Raises ValueError; the constructor only assigns, as scikit-learn wants it."""
-        if self.epsilon <= 0 or self.temperature <= 0:
-            raise ValueError(f"epsilon={self.epsilon} and temperature={self.temperature} must be positive")
+        if self.epsilon <= 0:
+            raise ValueError(f"epsilon={self.epsilon} must be positive")
+        if self.temperature != FITTED and (isinstance(self.temperature, str) or self.temperature <= 0):
+            raise ValueError(f"temperature={self.temperature} must be positive, or {FITTED!r}")
+        if isinstance(self.class_weight, str) and self.class_weight != "balanced":
+            raise ValueError(f"class_weight={self.class_weight!r} must be 'balanced' or left out")
+        if self.dims_per_label is not None and self.dims_per_label <= 0:
+            raise ValueError(f"dims_per_label={self.dims_per_label} must be positive")
 
-    @abstractmethod
-    def _solve(
-        self, X: Float[np.ndarray, "n dim"], T: Float[np.ndarray, "n classes"]
-    ) -> Float[np.ndarray, "dim classes"]:
-        """The weights; sets what `gains` needs."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "ClosedFormSoftmax":
+        """Solve for the weights. X : (n, dim), y : (n,), sample_weight : (n,) of the squared errors, 1 when None.
 
-    def fit(self, X: Any, y: Any) -> "ClosedFormSoftmax":
-        """Solve for the weights. X : (n, dim), y : (n,). Raises ValueError for labels outside 0 .. n_classes - 1."""
-        self.check_parameters()
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        if self.n_classes is None:
-            self.classes_, y = np.unique(y, return_inverse=True)
+        Raises ValueError for labels outside 0 .. n_classes - 1.
+        """
+        return self._begin(X, y, None, sample_weight)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> "ClosedFormSoftmax":
+        """Add labeled images to those of before: the weights of a `fit` on all of them, to 1e-6 relative.
+
+        classes : all that will come, needed at the first call where n_classes is None and y has not all of them
+        m new images cost O(m (min(n, dim)^2 + min(n, dim) dim)), and `moved_` says how the weights have moved. Class
+        weights, a fitted temperature, generalised cross-validation, truncation and growing dimensions depend on all
+        images: they cost a fit, and `moved_` is None.
+        """
+        if not hasattr(self, "classes_"):
+            return self._begin(X, y, classes, sample_weight)
+        X, y = validate_data(self, X, y, dtype=np.float64, reset=False)
+        _, places = encode_labels(y, self.n_classes, self.classes_)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        new = X, places, weight
+        if self._depends_on_all():
+            old = self._rows
+            self._rows = (*map(np.concatenate, zip(old, new, strict=True)),)  # type: ignore[assignment]
+            self._fit_rows()
         else:
-            self.classes_ = np.arange(self.n_classes)
-            if not np.isin(y, self.classes_).all():
-                raise ValueError(f"labels must be 0 .. {self.n_classes - 1}, found {np.setdiff1d(y, self.classes_)}")
-        seen, column = _distinct_columns(y.astype(int), len(self.classes_))
-        distinct = self._solve(X, log_targets(column[y.astype(int)], len(seen), self.epsilon))
-        self.weights_, self._distinct, self._column = distinct[:, column], distinct, column
+            self._append(*(part[weight > 0] for part in new))
         return self
 
-    def logits(self, X: Any) -> Float[np.ndarray, "n classes"]:
-        """x'W before the temperature, in the precision of X (n, dim).
+    def logits(self, X: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n classes"]:
+        """What the softmax is taken of, in the precision of X, which is not checked. Classes without a label tie."""
+        return self.raw_logits(X) / X.dtype.type(self.temperature_)
 
-        Classes without a label yet share one column, computed once, so that they tie exactly and argmax takes the
-        first of them, whatever the rounding of a matrix product.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return (X @ self._distinct.astype(X.dtype))[:, self._column]
+    def raw_logits(self, X: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n classes"]:
+        """The logits before the temperature: x'W and the intercept."""
+        raw = X @ self.weights_.astype(X.dtype)
+        raw += self.intercept_.astype(X.dtype)
+        raw[:, self._unseen] = raw[:, self._unseen[:1]]  # whatever the rounding of a matrix product
+        return raw
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
         """Rows that sum to 1, float64, for X (n, dim)."""
-        return softmax(self.logits(X) / self.temperature)
+        return softmax(self.logits(self._checked(X)))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row of X (n, dim)."""
-        winners = self.logits(X).argmax(axis=1)
+        winners = self.raw_logits(self._checked(X)).argmax(axis=1)
         return self.classes_[winners]
 
-    def gains(self, X: Any) -> Float[np.ndarray, "m dim"]:
-        """For each row x the vector g by which labeling it with target t moves the weights: W + outer(g, t - x'W)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        inverse_x = X @ self._inverse
-        inside = inverse_x / (1 + np.einsum("md,md->m", X, inverse_x))[:, None]
-        if self._row_space is None:
-            return inside
-        outside = X - (X @ self._row_space.T) @ self._row_space
-        squared = np.einsum("md,md->m", outside, outside)
-        leaves = squared > OUTSIDE * np.einsum("md,md->m", X, X)
-        inside[leaves] = outside[leaves] / squared[leaves, None]
-        return inside
+    def influence(self, X: Any, candidates: Any) -> Float[np.ndarray, "n m"]:
+        """By how much labeling candidate j moves x_i'W, per unit of its surprise t_j - x_j'W.
 
-    def _least_squares(self, X: np.ndarray, T: np.ndarray) -> np.ndarray:
-        """Minimum-norm least squares by the Penrose inverse, for singular systems."""
-        U, s, Vt = np.linalg.svd(X, full_matrices=False)
-        kept = s > max(X.shape) * np.finfo(np.float64).eps * s.max(initial=0.0)
-        U, s, Vt = U[:, kept], s[kept], Vt[kept]
-        self._row_space = Vt if kept.sum() < X.shape[1] else None
-        self._inverse = (Vt.T / s**2) @ Vt
-        return (Vt.T / s) @ (U.T @ T)
+        X : (n, dim), candidates : (m, dim). Exact as long as nothing but the squared errors changes: penalty chosen by
+        cross-validation, temperature, class weights and the number of dimensions stay as they are.
+        """
+        X, candidates = self._checked(X, np.float64), self._checked(candidates, np.float64)
+        gains, constants = self._least_squares().gains(self._reduce(candidates))
+        return X @ self._expand(gains).T + constants
+
+    def _begin(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> "ClosedFormSoftmax":
+        self.check_parameters()
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        self.classes_, places = encode_labels(y, self.n_classes, classes)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        self._rows = X, places, weight
+        self._fit_rows()
+        return self
+
+    def _depends_on_all(self) -> bool:
+        """Whether a new image changes more than one row of the system."""
+        return self.class_weight is not None or self.dims_per_label is not None or self.temperature == FITTED
+
+    def _fit_rows(self) -> None:
+        X, places, weight = (part[self._rows[2] > 0] for part in self._rows)
+        if self.class_weight is not None:
+            present = np.unique(places)
+            of_class = np.zeros(len(self.classes_))
+            of_class[present] = compute_class_weight(
+                self.class_weight, classes=self.classes_[present], y=self.classes_[places]
+            )
+            weight = weight * of_class[places]
+        self._dims = X.shape[1]
+        if self.dims_per_label is not None:
+            self._dims = int(np.clip(self.dims_per_label * len(X), 1, X.shape[1]))
+        self._unseen = np.setdiff1d(np.arange(len(self.classes_)), places)
+        self._system, self.moved_ = None, None
+        targets = log_targets(places, len(self.classes_), self.epsilon)
+        X = self._restrict(X, targets, weight)
+        self._fitted_to = X, targets, weight
+        self._take(*self._solve(X, targets, weight))
+        if isinstance(self.temperature, str):
+            left_out = Spectrum(X, targets, weight, self.intercept).left_out(self._penalty())
+            self.temperature_ = fit_temperature(left_out, places)
+        else:
+            self.temperature_ = self.temperature
+
+    def _append(self, X: np.ndarray, places: np.ndarray, weight: np.ndarray) -> None:
+        system = self._least_squares()
+        targets = log_targets(places, len(self.classes_), self.epsilon)
+        surprise = targets - self.raw_logits(X)
+        gains, constants = system.append(X, targets, weight)
+        self._unseen = np.setdiff1d(self._unseen, places)
+        self._take(system.coefficients, system.constant)
+        self.moved_ = Moved(gains, constants, surprise)
+
+    def _solve(self, X: np.ndarray, T: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients (dim, classes) and constant (classes,) of rows with positive weights."""
+        system = self._least_squares()
+        return system.coefficients, system.constant
+
+    def _least_squares(self) -> LeastSquares:
+        """The system of the labeled images; made when first asked for, because a single fit may do without."""
+        if self._system is None:
+            X, targets, weight = self._fitted_to
+            self._system = LeastSquares(X, targets, weight, penalty=self._penalty(), constant=self.intercept)
+            if not self._depends_on_all():
+                del self._rows, self._fitted_to
+        return self._system
+
+    def _penalty(self) -> float:
+        return 0.0
+
+    def _restrict(self, X: np.ndarray, T: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """The labeled images in the space in which they are solved; what it chooses, `_reduce` and `_expand` follow."""
+        return self._reduce(X)
+
+    def _reduce(self, X: np.ndarray) -> np.ndarray:
+        """Into that space: the leading features."""
+        return X[:, : self._dims]
+
+    def _expand(self, rows: np.ndarray) -> np.ndarray:
+        """Back from it: (m, features)."""
+        return np.pad(rows, ((0, 0), (0, self.n_features_in_ - rows.shape[1])))
+
+    def _take(self, coefficients: np.ndarray, constant: np.ndarray) -> None:
+        self.weights_, self.intercept_ = self._expand(coefficients.T).T, constant.copy()
+        for fitted in (self.weights_, self.intercept_):
+            fitted[..., self._unseen] = fitted[..., self._unseen[:1]]
+
+    def _checked(self, X: Any, dtype: Any = (np.float64, np.float32)) -> np.ndarray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=list(dtype) if isinstance(dtype, tuple) else dtype, reset=False)
 
 
 @HEADS.register("inv")
@@ -155,68 +265,137 @@ class Inv(ClosedFormSoftmax):
     """The thesis's listing: inv(X'X) X'T; the Penrose inverse where X'X is singular (4.4).
 
     Forming X'X squares the condition number: where features are nearly collinear (cond X above 1e6), digits are lost
-    that `pinv` keeps.
+    that `pinv` keeps. Unlike the listing, which checks nothing, a numerically singular system is noticed, so that
+    fewer images than dimensions give the Penrose inverse's predictions instead of random ones (its figure 5.2).
     """
 
-    def _solve(self, X, T):  # type: ignore[no-untyped-def]
-        gram = X.T @ X
-        if is_singular(gram):
-            return self._least_squares(X, T)
-        self._row_space = None
-        self._inverse = np.linalg.inv(gram)
-        return self._regular(gram, X, T)
+    def _solve(self, X, T, weight):  # type: ignore[no-untyped-def]
+        root = np.sqrt(weight)[:, None]
+        x, y = X * root, T * root
+        gram = x.T @ x
+        if self.intercept or is_singular(gram):
+            return super()._solve(X, T, weight)
+        return self._regular(gram, x, y), np.zeros(T.shape[1])
 
-    def _regular(self, gram, X, T):  # type: ignore[no-untyped-def]
-        return self._inverse @ X.T @ T
+    def _regular(self, gram, x, y):  # type: ignore[no-untyped-def]
+        return np.linalg.inv(gram) @ x.T @ y
 
 
 @HEADS.register("solve")
 class Solve(Inv):
-    """The thesis's default: solve(X'X, X'T); the Penrose inverse where X'X is singular (4.4)."""
+    """The thesis's default: solve(X'X, X'T); the Penrose inverse where X'X is singular (4.4), as `inv` has it."""
 
-    def _regular(self, gram, X, T):  # type: ignore[no-untyped-def]
-        return np.linalg.solve(gram, X.T @ T)
+    def _regular(self, gram, x, y):  # type: ignore[no-untyped-def]
+        return np.linalg.solve(gram, x.T @ y)
 
 
 @HEADS.register("pinv")
 class Pinv(ClosedFormSoftmax):
     """The thesis's third method: the Penrose inverse always (3.3).
 
-    Deviation: taken of X, not of X'X, which gives the same weights without squaring the condition number.
+    Deviation: taken of X, not of X'X, by orthogonal transformations, which gives the same weights without squaring the
+    condition number.
     """
 
-    def _solve(self, X, T):  # type: ignore[no-untyped-def]
-        return self._least_squares(X, T)
+
+@HEADS.register("truncated_pinv")
+class TruncatedPinv(ClosedFormSoftmax):
+    """The Penrose inverse of the largest singular values only: a "slower version" of its growth (thesis 6.1 and 5.8).
+
+    With fewer images than dimensions the Penrose inverse keeps as many directions as there are images, the last ones
+    fitted to noise, which is why accuracy drops where n = dim (figure 5.2).
+
+    share : directions kept per labeled image, at most all; 1 is `pinv`
+    """
+
+    def __init__(
+        self,
+        *,
+        share: float = 0.5,
+        epsilon: float = 1e-32,
+        temperature: float | str = 1.0,
+        intercept: bool = False,
+        class_weight: str | dict | None = None,
+        dims_per_label: float | None = None,
+        n_classes: int | None = None,
+    ):
+        super().__init__(
+            epsilon=epsilon,
+            temperature=temperature,
+            intercept=intercept,
+            class_weight=class_weight,
+            dims_per_label=dims_per_label,
+            n_classes=n_classes,
+        )
+        self.share = share
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share={self.share} must be above 0 and at most 1")
+
+    def _depends_on_all(self) -> bool:
+        return True
+
+    def _restrict(self, X, T, weight):  # type: ignore[no-untyped-def]
+        spectrum = Spectrum(super()._reduce(X), T, weight, self.intercept)
+        self._directions = spectrum.directions[: max(1, int(self.share * len(X)))]
+        return self._reduce(X)
+
+    def _reduce(self, X: np.ndarray) -> np.ndarray:
+        return super()._reduce(X) @ self._directions.T
+
+    def _expand(self, rows: np.ndarray) -> np.ndarray:
+        return super()._expand(rows @ self._directions)
 
 
 @HEADS.register("ridge")
 class Ridge(ClosedFormSoftmax):
     """(X'X + penalty I)^-1 X'T: the regularised closed form that the thesis leaves to future work (6.1).
 
-    penalty : in units of one labeled image's squared value per dimension (the projection makes that 1 on average)
+    penalty : in units of one labeled image's squared value per dimension (the projection makes that 1 on average), or
+        `gcv` for the one of PENALTIES with the least generalised cross-validation error at every fit (Golub, Heath and
+        Wahba 1979)
+
+    Fitted: also penalty_.
     """
 
     def __init__(
         self,
         *,
-        penalty: float = 10.0,
+        penalty: float | str = 10.0,
         epsilon: float = 1e-32,
-        temperature: float = 10.0,
+        temperature: float | str = 10.0,
+        intercept: bool = False,
+        class_weight: str | dict | None = None,
+        dims_per_label: float | None = None,
         n_classes: int | None = None,
     ):
-        super().__init__(epsilon=epsilon, temperature=temperature, n_classes=n_classes)
+        super().__init__(
+            epsilon=epsilon,
+            temperature=temperature,
+            intercept=intercept,
+            class_weight=class_weight,
+            dims_per_label=dims_per_label,
+            n_classes=n_classes,
+        )
         self.penalty = penalty
 
     def check_parameters(self) -> None:
         super().check_parameters()
-        if self.penalty <= 0:
-            raise ValueError(f"penalty={self.penalty} must be positive; without a penalty use the head 'solve'")
+        if self.penalty != GCV and (isinstance(self.penalty, str) or self.penalty <= 0):
+            raise ValueError(
+                f"penalty={self.penalty} must be positive, or {GCV!r}; without a penalty use the head 'solve'"
+            )
 
-    def _solve(self, X, T):  # type: ignore[no-untyped-def]
-        try:
-            factor = cho_factor(X.T @ X + self.penalty * np.eye(X.shape[1]))
-        except LinAlgError as error:
-            raise ValueError(f"penalty={self.penalty} is too small for these features: raise it") from error
-        self._row_space = None
-        self._inverse = cho_solve(factor, np.eye(X.shape[1]))
-        return cho_solve(factor, X.T @ T)
+    def _depends_on_all(self) -> bool:
+        return super()._depends_on_all() or self.penalty == GCV
+
+    def _solve(self, X, T, weight):  # type: ignore[no-untyped-def]
+        self.penalty_ = self.penalty
+        if self.penalty == GCV:
+            self.penalty_ = Spectrum(X, T, weight, self.intercept).cross_validated(PENALTIES)
+        return super()._solve(X, T, weight)
+
+    def _penalty(self) -> float:
+        return float(self.penalty_)
