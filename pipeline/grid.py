@@ -24,14 +24,17 @@ from cache.files import digest_json, require_writable
 from cache.location import Location
 from cache.runs import RunStore, StoredRun
 from pipeline.task import Task, load_data, model_folder
-from stages.al.heads import build_head
-from stages.al.loop import RunLog, run_active_learning
+from stages.al.heads import HEADS, build_head
+from stages.al.loop import Cell, RunLog, run_active_learning
 from stages.al.metrics import aubc
 from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies import STRATEGIES
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2
 """Part of every run's id: raise it when the loop's results change, so that old runs are not taken for new ones."""
+
+MOST_TOGETHER = 40
+"""Runs that one worker does at once, where the head trains many in one go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,31 +125,41 @@ def run_grid(task: Task, runs: Sequence[Run], store: RunStore, workers: int) -> 
     if todo:
         command = " ".join(["alcove", *sys.argv[1:]])
         about = {"versions": _versions(), "commit": _commit(), "command": command}
-        jobs = (delayed(run_one)(task, run, store, about) for run in todo)
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            parallel = Parallel(n_jobs=min(workers or os.cpu_count() or 1, len(todo)), return_as="generator_unordered")
-            for _ in tqdm(parallel(jobs), total=len(todo), desc="al", unit="run", disable=None):
-                pass
+        workers = min(workers or os.cpu_count() or 1, len(todo))
+        jobs = jobs_of(todo, workers)
+        with (
+            parallel_config(backend="loky", inner_max_num_threads=1),
+            tqdm(total=len(todo), desc="al", unit="run", disable=None) as progress,
+        ):
+            parallel = Parallel(n_jobs=min(workers, len(jobs)), return_as="generator_unordered")
+            for done in parallel(delayed(run_together)(task, job, store, about) for job in jobs):
+                progress.update(done)
     return [found for run in runs if (found := store.get(run.run_id))], len(todo)
 
 
-def run_one(task: Task, run: Run, store: RunStore, about: Mapping[str, Any]) -> None:
-    """One run, from memory-mapped features to the store, on one thread."""
+def run_together(task: Task, runs: Sequence[Run], store: RunStore, about: Mapping[str, Any]) -> int:
+    """Runs of one head and protocol, from memory-mapped features to the store, on one thread. Returns how many."""
     started = time.perf_counter()
     with threadpool_limits(1):
         pool, validation, test = load_data(task.derived, task.n_classes, task.sizes)
-        head = build_head(run.head, task.n_classes)
-        strategy = STRATEGIES.build(run.strategy)
-        log = run_active_learning(pool, validation, test, head, strategy, run.protocol, run.seed, run.candidate_log)
+        head = build_head(runs[0].head, task.n_classes)
+        cells = [
+            Cell(strategy=STRATEGIES.build(run.strategy), seed=run.seed, candidate_log=run.candidate_log)
+            for run in runs
+        ]
+        logs = run_active_learning(pool, validation, test, head, runs[0].protocol, cells)
+    seconds = (time.perf_counter() - started) / len(runs)
+    for run, log in zip(runs, logs, strict=True):
+        _store(task, run, log, seconds, store, about)
+    return len(runs)
+
+
+def _store(task: Task, run: Run, log: RunLog, seconds: float, store: RunStore, about: Mapping[str, Any]) -> None:
     accuracy = np.array([row["test_accuracy"] for row in log.rounds])
     n_pool, n_validation, n_test = task.sizes
     record = {
         "run": dict(run.record),
-        "summary": {
-            "aubc": aubc(accuracy),
-            "final_accuracy": float(accuracy[-1]),
-            "seconds": time.perf_counter() - started,
-        },
+        "summary": {"aubc": aubc(accuracy), "final_accuracy": float(accuracy[-1]), "seconds": seconds},
         "n_pool": n_pool,
         "n_validation": n_validation,
         "n_test": n_test,
@@ -155,6 +168,21 @@ def run_one(task: Task, run: Run, store: RunStore, about: Mapping[str, Any]) -> 
         **about,
     }
     store.put(run.run_id, record, _rounds_table(log, task.ids), _candidates_table(log))
+
+
+def jobs_of(runs: Sequence[Run], workers: int) -> list[list[Run]]:
+    """What a worker does in one go: one run, or where the head trains many at once, an equal share of its runs."""
+    jobs: list[list[Run]] = []
+    together: dict[tuple[str, Protocol], list[Run]] = {}
+    for run in runs:
+        if hasattr(HEADS.parse(run.head)[0], "fit_many"):
+            together.setdefault((run.head, run.protocol), []).append(run)
+        else:
+            jobs.append([run])
+    for alike in together.values():
+        size = min(-(-len(alike) // workers), MOST_TOGETHER)
+        jobs += [alike[start : start + size] for start in range(0, len(alike), size)]
+    return jobs
 
 
 def parse_seeds(text: str) -> list[int]:

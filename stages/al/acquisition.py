@@ -30,9 +30,9 @@ def proba_variation(view: PoolView) -> Float[np.ndarray, "candidates"]:
 
 
 METRICS: dict[str, Callable[[PoolView], Float[np.ndarray, "candidates"]]] = {
-    "entropy": lambda view: entropy(view.proba),
-    "least_confidence": lambda view: least_confidence(view.proba),
-    "margin": lambda view: margin(view.proba),
+    "entropy": lambda view: view.measured(entropy),
+    "least_confidence": lambda view: view.measured(least_confidence),
+    "margin": lambda view: view.measured(margin),
     "typicality": lambda view: view.typicality,
     "coreset_distance": lambda view: np.sqrt(view.distance_to_labeled),
     "cosine_distance": cosine_distance,

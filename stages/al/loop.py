@@ -1,24 +1,26 @@
 """The active-learning loop: fit, evaluate, query, label, until the budget is spent (thesis seed 002, algorithm 2)."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import sklearn
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.base import clone
 
 from stages.al.acquisition import acquisition_table
 from stages.al.initial import initial_set
+from stages.al.logits import TrackedLogits
 from stages.al.lookahead import lookahead
 from stages.al.metrics import classification_metrics
 from stages.al.pool import Needs, Pool, PoolView
 from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies.base import Strategy
 
-INITIAL, CANDIDATES, QUERY, LOG = 0, 1, 2, 3
+INITIAL, CANDIDATES, QUERY, LOG, HEAD = 0, 1, 2, 3, 4
 """Streams of randomness within a seed; the initial set's does not depend on the strategy."""
 
 
@@ -53,89 +55,137 @@ class DistanceToLabeled:
         return self._distance
 
 
-def run_active_learning(
-    pool: Pool,
-    validation: Evaluation,
-    test: Evaluation,
-    head: Any,
-    strategy: Strategy,
-    protocol: Protocol,
-    seed: int,
-    candidate_log: CandidateLog | None = None,
-) -> RunLog:
-    """One run. Deterministic: the same arguments give the same queries, wherever and beside whatever it runs.
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What tells runs apart that share images, head and protocol.
 
-    head : unfitted, cloned every round; candidate_log : None logs no candidates
+    candidate_log : None logs no candidates
     """
-    log = RunLog()
-    labeled = initial_set(protocol, pool, np.random.default_rng([seed, INITIAL]))
-    distances = DistanceToLabeled(pool.features)
-    queried = labeled
-    offered = {"validation": (validation.features, validation.labels)} if _uses_validation(head) else {}
+
+    strategy: Strategy
+    seed: int
+    candidate_log: CandidateLog | None = None
+
+
+def run_active_learning(
+    pool: Pool, validation: Evaluation, test: Evaluation, head: Any, protocol: Protocol, cells: Sequence[Cell]
+) -> list[RunLog]:
+    """Runs that advance together, one log each. A run's queries do not depend on where and beside what it runs.
+
+    head : unfitted. One that can train many runs at once (`fit_many`) does; the others fit one run after the other
+    """
+    runs = [_Run(pool, validation, test, head, protocol, cell) for cell in cells]
     with sklearn.config_context(assume_finite=True):
         for round_ in range(protocol.n_rounds(len(pool))):
-            started = time.perf_counter()
-            fitted = clone(head).fit(pool.features[labeled], pool.labels[labeled], **offered)
-            seconds_fit = time.perf_counter() - started
-            row: dict[str, Any] = {
-                "round": round_,
-                "budget_spent": len(labeled),
-                "queried": queried,
-                "seconds_fit": seconds_fit,
-            }
-            row |= _evaluate(fitted, validation, test)
-            log.rounds.append(row)
-            if round_ == protocol.n_rounds(len(pool)) - 1:
-                row["seconds_query"] = 0.0
-                break
+            _fit(runs, validation)
+            for run in runs:
+                run.evaluate(round_)
+            if round_ < protocol.n_rounds(len(pool)) - 1:
+                for run in runs:
+                    run.query(round_)
+    return [run.log for run in runs]
 
-            state = {
-                "step": len(labeled) / protocol.budget,
+
+class _Run:
+    """One run between two rounds."""
+
+    def __init__(
+        self, pool: Pool, validation: Evaluation, test: Evaluation, head: Any, protocol: Protocol, cell: Cell
+    ) -> None:
+        self.log = RunLog()
+        self.head = clone(head)
+        if "seed" in head.get_params():
+            self.head.set_params(seed=int(np.random.default_rng([cell.seed, HEAD, head.seed]).integers(2**31)))
+        self.queried = self._labeled = initial_set(protocol, pool, np.random.default_rng([cell.seed, INITIAL]))
+        self.seconds_fit = 0.0
+        self._pool, self._protocol, self._cell, self._validation = pool, protocol, cell, validation
+        self._waiting = np.ones(len(pool), dtype=bool)
+        self._waiting[self._labeled] = False
+        self._distances = DistanceToLabeled(pool.features)
+        self._tracked = TrackedLogits(pool.features)
+        self._evaluated = [
+            ("test", test, TrackedLogits(test.features)),
+            ("val", validation, TrackedLogits(validation.features)),
+        ]
+
+    def images(self, new: bool) -> tuple[Float[np.ndarray, "n dim"], Int[np.ndarray, "n"]]:
+        """The labeled images, or only the new ones, with their labels; every view of them where all are trained on."""
+        indices = self.queried if new else self._labeled
+        views = self._pool.views if self._protocol.train_views == "all" else self._pool.views[:1]
+        return np.concatenate([view[indices] for view in views]), np.tile(self._pool.labels[indices], len(views))
+
+    def evaluate(self, round_: int) -> None:
+        """Write down a round."""
+        started = time.perf_counter()
+        row: dict[str, Any] = {
+            "round": round_,
+            "budget_spent": len(self._labeled),
+            "queried": self.queried,
+            "seconds_fit": self.seconds_fit,
+        }
+        for name, images, tracked in self._evaluated:
+            metrics = classification_metrics(tracked.logits(self.head), images.labels)
+            row |= {f"{name}_{metric}": value for metric, value in metrics.items()}
+        self.log.rounds.append(row | {"seconds_evaluate": time.perf_counter() - started, "seconds_query": 0.0})
+
+    def query(self, round_: int) -> None:
+        """Choose the next images and label them."""
+        row, cell, protocol = self.log.rounds[-1], self._cell, self._protocol
+        started = time.perf_counter()
+        view = PoolView(
+            pool=self._pool,
+            candidates=_candidates(protocol, self._waiting, np.random.default_rng([cell.seed, CANDIDATES, round_])),
+            labeled=self._labeled,
+            labels=self._pool.labels[self._labeled],
+            fitted_head=self.head,
+            squared_distance=partial(self._distances.update, self._labeled),
+            tracked=self._tracked,
+            state={
+                "step": len(self._labeled) / protocol.budget,
                 "val_accuracy": row["val_accuracy"],
                 "val_cross_entropy": row["val_cross_entropy"],
-            }
-            started = time.perf_counter()
-            view = PoolView(
-                pool=pool,
-                candidates=_candidates(protocol, len(pool), labeled, np.random.default_rng([seed, CANDIDATES, round_])),
-                labeled=labeled,
-                labels=pool.labels[labeled],
-                fitted_head=fitted,
-                squared_distance=partial(distances.update, labeled),
-                state=state,
-                allowed=strategy.requires,
-            )
-            batch = min(protocol.batch_size, protocol.budget - len(labeled), len(view.candidates))
-            queried = strategy.query(view, batch, np.random.default_rng([seed, QUERY, round_]))
-            row["seconds_query"] = time.perf_counter() - started
-            if candidate_log and round_ % candidate_log.log_every == 0:
-                logged = _logged(view, queried, candidate_log, np.random.default_rng([seed, LOG, round_]))
-                log.candidates.append(_candidate_rows(logged, validation, round_, queried))
-            labeled = np.concatenate([labeled, queried])
-    return log
+            },
+            allowed=cell.strategy.requires,
+        )
+        batch = min(protocol.batch_size, protocol.budget - len(self._labeled), len(view.candidates))
+        self.queried = cell.strategy.query(view, batch, np.random.default_rng([cell.seed, QUERY, round_]))
+        row["seconds_query"] = time.perf_counter() - started
+        if cell.candidate_log and round_ % cell.candidate_log.log_every == 0:
+            logged = _logged(view, self.queried, cell.candidate_log, np.random.default_rng([cell.seed, LOG, round_]))
+            self.log.candidates.append(_candidate_rows(logged, self._validation, round_, self.queried))
+        self._labeled = np.concatenate([self._labeled, self.queried])
+        self._waiting[self.queried] = False
 
 
-def _uses_validation(head: Any) -> bool:
-    return getattr(head, "uses_validation", False)
+def _fit(runs: Sequence[_Run], validation: Evaluation) -> None:
+    """Fit every run's head to what it has labeled: all at once, or each by what is new, or each to everything."""
+    started = time.perf_counter()
+    first = runs[0].head
+    offered = (
+        {"validation": (validation.features, validation.labels)} if getattr(first, "uses_validation", False) else {}
+    )
+    if hasattr(first, "fit_many"):
+        type(first).fit_many([run.head for run in runs], [run.images(new=False) for run in runs], **offered)
+        for run in runs:
+            run.seconds_fit = (time.perf_counter() - started) / len(runs)
+        return
+    for run in runs:
+        started = time.perf_counter()
+        if hasattr(first, "partial_fit"):
+            run.head.partial_fit(*run.images(new=True))
+        else:
+            run.head.fit(*run.images(new=False), **offered)
+        run.seconds_fit = time.perf_counter() - started
 
 
 def _candidates(
-    protocol: Protocol, n_pool: int, labeled: Int[np.ndarray, "labeled"], rng: np.random.Generator
+    protocol: Protocol, waiting: Bool[np.ndarray, "pool"], rng: np.random.Generator
 ) -> Int[np.ndarray, "candidates"]:
     """Unlabeled pool indices in order, or a random subset of them (thesis seed 002, 4.6)."""
-    unlabeled = np.setdiff1d(np.arange(n_pool), labeled, assume_unique=True)
+    unlabeled = np.flatnonzero(waiting)
     if len(unlabeled) <= protocol.candidates:
         return unlabeled
     return np.sort(rng.choice(unlabeled, protocol.candidates, replace=False))
-
-
-def _evaluate(head: Any, validation: Evaluation, test: Evaluation) -> dict[str, float]:
-    started = time.perf_counter()
-    row: dict[str, float] = {}
-    for name, data in (("test", test), ("val", validation)):
-        metrics = classification_metrics(head.predict_proba(data.features), data.labels)
-        row |= {f"{name}_{metric}": value for metric, value in metrics.items()}
-    return row | {"seconds_evaluate": time.perf_counter() - started}
 
 
 def _logged(

@@ -3,8 +3,6 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-FLOOR = np.finfo(np.float64).tiny
-
 
 def aubc(accuracy: Float[np.ndarray, "rounds"]) -> float:
     """Area under the budget curve: mean test accuracy over the rounds.
@@ -19,22 +17,27 @@ def aubc(accuracy: Float[np.ndarray, "rounds"]) -> float:
     return float(accuracy.mean())
 
 
-def cross_entropy(proba: Float[np.ndarray, "n classes"], y: Int[np.ndarray, "n"]) -> float:
-    """Mean -ln of the true class's probability, in nats; a probability that underflowed to 0 counts as 2e-308."""
-    return float(-np.log(np.maximum(proba[np.arange(len(y)), y], FLOOR)).mean())
+def classification_metrics(logits: Float[np.ndarray, "n classes"], y: Int[np.ndarray, "n"]) -> dict[str, float]:
+    """Accuracy, cross-entropy (nats), balanced accuracy and macro F1; classes absent from y count in neither mean.
 
-
-def classification_metrics(proba: Float[np.ndarray, "n classes"], y: Int[np.ndarray, "n"]) -> dict[str, float]:
-    """Accuracy, cross-entropy (nats), balanced accuracy and macro F1; classes absent from y count in neither mean."""
-    n_classes = proba.shape[1]
-    predicted = proba.argmax(axis=1)
+    logits : what the softmax is taken of; fastest where the column of a class lies together in memory
+    """
+    n_classes = logits.shape[1]
+    predicted = logits.argmax(axis=1)
     confusion = np.bincount(y * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
     hits, true, found = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     present = true > 0
     recall, f1 = hits[present] / true[present], 2 * hits[present] / (true + found)[present]
     return {
         "accuracy": float(hits.sum() / len(y)),
-        "cross_entropy": cross_entropy(proba, y),
+        "cross_entropy": cross_entropy(logits, y),
         "balanced_accuracy": float(recall.mean()),
         "macro_f1": float(f1.mean()),
     }
+
+
+def cross_entropy(logits: Float[np.ndarray, "n classes"], y: Int[np.ndarray, "n"]) -> float:
+    """Mean -ln of the true class's probability, in nats."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    true = shifted[np.arange(len(y)), y]
+    return float((np.log(np.exp(shifted).sum(axis=1)) - true).mean(dtype=np.float64))

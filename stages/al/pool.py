@@ -12,10 +12,13 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
+from stages.al.logits import Measure, TrackedLogits, measure_logits
 
 T = TypeVar("T")
 TYPICALITY_NEIGHBOURS = 20
 FEW_CLUSTERS = 50
+FEW_CANDIDATES = 8
+"""Where the pool has so many times the candidates, they are measured alone."""
 
 
 class Needs(StrEnum):
@@ -100,6 +103,7 @@ class PoolView:
     labels: Int[np.ndarray, "labeled"]
     fitted_head: Any
     squared_distance: Callable[[], Float[np.ndarray, "pool"]]
+    tracked: TrackedLogits | None = None
     state: dict[str, float] = field(default_factory=dict)
     allowed: frozenset[Needs] = frozenset(Needs)
     memo: dict[str, Any] = field(default_factory=dict)
@@ -125,6 +129,17 @@ class PoolView:
     def proba(self) -> Float[np.ndarray, "candidates classes"]:
         self._require(Needs.PROBA)
         return self._once("proba", lambda: self._head().predict_proba(self.features))
+
+    def measured(self, measure: Measure) -> Float[np.ndarray, "candidates"]:
+        """A measure of the candidates' class probabilities, in single precision, as fast as it can be had."""
+        self._require(Needs.PROBA)
+        return self._once(measure.__name__, lambda: self._measured(measure))
+
+    def measured_exactly(self, measure: Measure, positions: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
+        """The same of some candidates, in double precision."""
+        self._require(Needs.PROBA)
+        features = self.pool_features[self.candidates[positions]].astype(np.float64)
+        return measure_logits(self._head().logits, features, self.n_classes, measure)
 
     @property
     def view_features(self) -> Float[np.ndarray, "views candidates dim"]:
@@ -157,6 +172,11 @@ class PoolView:
     def progress(self) -> dict[str, float]:
         self._require(Needs.PROGRESS)
         return self.state
+
+    def _measured(self, measure: Measure) -> Float[np.ndarray, "candidates"]:
+        if self.tracked is None or len(self.candidates) * FEW_CANDIDATES < len(self.pool):
+            return measure_logits(self._head().logits, self.features, self.n_classes, measure)
+        return self.tracked.measure(self._head(), measure)[self.candidates]
 
     def _head(self) -> Any:
         if self.fitted_head is None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from cache.errors import InputError
 
+TRAIN_VIEWS = ("first", "all")
+
 
 def count_of(name: str, amount: str, n: int) -> int:
     """A number of images: `210`, or `5%` of n, rounded, at least 1. Raises InputError.
@@ -28,9 +30,12 @@ class Protocol:
     batch_size: int = 1
     budget: int = 210
     candidates: int = 10_000
+    train_views: str = "first"
 
     def check(self) -> None:
         """Raises InputError where the counts do not go together."""
+        if self.train_views not in TRAIN_VIEWS:
+            raise InputError(f"train_views={self.train_views!r} must be one of {', '.join(TRAIN_VIEWS)}")
         if not (1 <= self.initial_size <= self.budget and self.batch_size >= 1 and self.candidates >= self.batch_size):
             raise InputError(
                 f"initial_size={self.initial_size}, batch_size={self.batch_size}, budget={self.budget} and "
@@ -48,8 +53,8 @@ class Protocol:
         return 1 + -(-(min(self.budget, n_pool) - self.initial_size) // self.batch_size)
 
     def record(self) -> dict[str, Any]:
-        """What the run log keeps. A random initial set is not named, so that runs from before it had a name count."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("initial", "random")}
+        """What the run log keeps."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,8 @@ class ProtocolConfig:
     """images labeled in all, initial set included, or a percentage such as 5%; the pool's size is the upper limit"""
     candidates: int = 10_000
     """images drawn at random each round, of which a strategy may query (thesis: 10,000)"""
+    train_views: str = "first"
+    """what the head learns from: the first view of the labeled images, or all views of them"""
 
     def check(self) -> None:
         """Raises InputError for what no pool could make right."""
@@ -87,6 +94,7 @@ class ProtocolConfig:
             batch_size=self.batch_size,
             budget=count_of("budget", self.budget, n_pool),
             candidates=self.candidates,
+            train_views=self.train_views,
         )
 
 

@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 from stages.al.heads import HEADS
 from stages.al.heads.lockstep import batches, train_linear, train_network
 from stages.al.heads.recipes import RECIPES, Training
-from stages.al.loop import Evaluation, run_active_learning
+from stages.al.loop import Cell, Evaluation, run_active_learning
 from stages.al.pool import Pool
 from stages.al.protocol import Protocol
 from stages.al.strategies import STRATEGIES
@@ -228,8 +228,8 @@ def test_runs_in_the_loop(name: str, tiny_pool: Pool, make_pool: Callable[..., P
     features, labels = blobs(rng)
     other = Evaluation(features, labels)
     protocol = Protocol(initial_size=4, batch_size=2, budget=10)
-    strategy, head = STRATEGIES.build("margin"), HEADS.build(name, n_classes=4)
-    logs = [run_active_learning(tiny_pool, other, other, head, strategy, protocol, seed=0) for _ in range(2)]
+    head, cell = HEADS.build(name, n_classes=4), Cell(strategy=STRATEGIES.build("margin"), seed=0)
+    logs = [run_active_learning(tiny_pool, other, other, head, protocol, [cell])[0] for _ in range(2)]
     queried = [np.concatenate([row["queried"] for row in log.rounds]) for log in logs]
     assert len(queried[0]) == 10
     assert np.array_equal(*queried)

@@ -6,7 +6,7 @@ import pytest
 from cache.errors import InputError, UnknownNameError
 from stages.al.heads import build_head
 from stages.al.initial import INITIAL_SETS, initial_set, k_means_plus_plus
-from stages.al.loop import Evaluation, run_active_learning
+from stages.al.loop import Cell, Evaluation, run_active_learning
 from stages.al.pool import Needs
 from stages.al.protocol import Protocol, ProtocolConfig, count_of
 from stages.al.strategies import STRATEGIES
@@ -54,7 +54,8 @@ def test_every_strategy_and_head_begins_with_the_same_initial_set(name, tiny_poo
     starts = set()
     for strategy, head in (("random", "ridge"), ("margin", "ridge"), ("coreset", "pinv"), ("typiclust", "ridge")):
         made = build_head(head, 4)
-        log = run_active_learning(tiny_pool, data, data, made, STRATEGIES.build(strategy), protocol, 3)
+        cell = Cell(strategy=STRATEGIES.build(strategy), seed=3)
+        (log,) = run_active_learning(tiny_pool, data, data, made, protocol, [cell])
         starts.add(tuple(log.rounds[0]["queried"].tolist()))
         assert [row["budget_spent"] for row in log.rounds] == [6, 7, 8]
     assert len(starts) == 1
@@ -126,12 +127,6 @@ def test_a_percentage_is_resolved_on_the_pool():
         ProtocolConfig(initial_size="10%", budget="5%").resolve(1000)
     with pytest.raises(InputError, match="more than the pool's 5"):
         ProtocolConfig().resolve(5)
-
-
-def test_todays_defaults_are_recorded_as_before():
-    expected = {"initial_size": 10, "batch_size": 1, "budget": 210, "candidates": 10_000}
-    assert ProtocolConfig().resolve(1000).record() == Protocol().record() == expected
-    assert Protocol(initial="kmeans").record() == expected | {"initial": "kmeans"}
 
 
 def test_cifar10_lt_has_the_counts_of_the_literature():

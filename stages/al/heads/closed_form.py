@@ -37,12 +37,12 @@ def log_targets(y: Int[np.ndarray, "n"], n_classes: int, epsilon: float) -> Floa
 
 
 def softmax(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
-    """Row-wise softmax in float64."""
-    shifted = logits.T.astype(np.float64, order="C")  # a row per class: ten times faster than along short rows
-    shifted -= shifted.max(axis=0)
-    np.exp(shifted, out=shifted)
-    shifted /= shifted.sum(axis=0)
-    return shifted.T
+    """Row-wise softmax in the logits' precision; each class's column lies together in memory, which is what is fast."""
+    by_class = np.ascontiguousarray(logits.T)
+    by_class = by_class - by_class.max(axis=0)
+    np.exp(by_class, out=by_class)
+    by_class /= by_class.sum(axis=0)
+    return by_class.T
 
 
 def is_singular(gram: Float[np.ndarray, "dim dim"]) -> bool:
@@ -58,9 +58,11 @@ def is_singular(gram: Float[np.ndarray, "dim dim"]) -> bool:
 class Moved:
     """How a `partial_fit` moved the weights, by gains'S, and the intercept, by constants'S.
 
-    gains (m, dim), constants (m,), surprise S (m, classes): one row per new image
+    weights_before : the array that weights_ was; gains (m, dim), constants (m,), surprise S (m, classes): one row per
+        new image
     """
 
+    weights_before: Float[np.ndarray, "dim classes"]
     gains: Float[np.ndarray, "m dim"]
     constants: Float[np.ndarray, "m"]
     surprise: Float[np.ndarray, "m classes"]
@@ -79,7 +81,8 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         PCA dimensions that grow with the labels (thesis 6.1); all features when None
     n_classes : number of classes when labels are 0 .. n_classes - 1 and some may be unseen; None learns them from y
 
-    Fitted: classes_ (C,), weights_ (dim, C) and intercept_ (C,) float64, temperature_, moved_ (see `partial_fit`).
+    Fitted: classes_ (C,), weights_ (dim, C) and intercept_ (C,) float64, temperature_, unseen_ (classes without a
+    label), moved_ (see `partial_fit`).
     """
 
     temperature_: float
@@ -153,12 +156,12 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         """The logits before the temperature: x'W and the intercept."""
         raw = X @ self.weights_.astype(X.dtype)
         raw += self.intercept_.astype(X.dtype)
-        raw[:, self._unseen] = raw[:, self._unseen[:1]]  # whatever the rounding of a matrix product
+        raw[:, self.unseen_] = raw[:, self.unseen_[:1]]  # whatever the rounding of a matrix product
         return raw
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
         """Rows that sum to 1, float64, for X (n, dim)."""
-        return softmax(self.logits(self._checked(X)))
+        return softmax(self.logits(self._checked(X)).astype(np.float64))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row of X (n, dim)."""
@@ -200,7 +203,7 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         self._dims = X.shape[1]
         if self.dims_per_label is not None:
             self._dims = int(np.clip(self.dims_per_label * len(X), 1, X.shape[1]))
-        self._unseen = np.setdiff1d(np.arange(len(self.classes_)), places)
+        self.unseen_ = np.setdiff1d(np.arange(len(self.classes_)), places)
         self._system, self.moved_ = None, None
         targets = log_targets(places, len(self.classes_), self.epsilon)
         X = self._restrict(X, targets, weight)
@@ -215,11 +218,11 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
     def _append(self, X: np.ndarray, places: np.ndarray, weight: np.ndarray) -> None:
         system = self._least_squares()
         targets = log_targets(places, len(self.classes_), self.epsilon)
-        surprise = targets - self.raw_logits(X)
+        before, surprise = self.weights_, targets - self.raw_logits(X)
         gains, constants = system.append(X, targets, weight)
-        self._unseen = np.setdiff1d(self._unseen, places)
+        self.unseen_ = np.setdiff1d(self.unseen_, places)
         self._take(system.coefficients, system.constant)
-        self.moved_ = Moved(gains, constants, surprise)
+        self.moved_ = Moved(before, gains, constants, surprise)
 
     def _solve(self, X: np.ndarray, T: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients (dim, classes) and constant (classes,) of rows with positive weights."""
@@ -253,7 +256,7 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
     def _take(self, coefficients: np.ndarray, constant: np.ndarray) -> None:
         self.weights_, self.intercept_ = self._expand(coefficients.T).T, constant.copy()
         for fitted in (self.weights_, self.intercept_):
-            fitted[..., self._unseen] = fitted[..., self._unseen[:1]]
+            fitted[..., self.unseen_] = fitted[..., self.unseen_[:1]]
 
     def _checked(self, X: Any, dtype: Any = (np.float64, np.float32)) -> np.ndarray:
         check_is_fitted(self)

@@ -4,16 +4,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from stages.al.heads.base import HEADS
+from stages.al.heads.base import HEADS, encode_labels
+from stages.al.heads.calibration import fit_temperature
 from stages.al.heads.closed_form import softmax
-from stages.al.heads.gradient import encode_labels
-
-TEMPERATURES = (1e-2, 1e2)
 
 
 @HEADS.register("svm")
@@ -66,21 +63,27 @@ class SVM(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Signed distances to the planes in units of the margin, (n, classes); (n,) of the second class if two."""
-        decision = self._decide(X)
+        decision = self._decide(self._checked(X))
         return decision[:, 1] if len(self.classes_) == 2 else decision
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
         """Rows that sum to 1, float64, for X (n, dim)."""
-        return softmax(self._decide(X) / self.temperature_)
+        return softmax(self._decide(self._checked(X)).astype(np.float64) / self.temperature_)
+
+    def logits(self, X: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n classes"]:
+        """What the softmax is taken of, in the precision of X, which is not checked."""
+        return self._decide(X) / X.dtype.type(self.temperature_)
 
     def predict(self, X: Any) -> np.ndarray:
         """The class with the largest decision value for each row of X (n, dim)."""
-        winners = self._decide(X).argmax(axis=1)
+        winners = self._decide(self._checked(X)).argmax(axis=1)
         return self.classes_[winners]
 
-    def _decide(self, X: Any) -> Float[np.ndarray, "n classes"]:
+    def _checked(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+
+    def _decide(self, X: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n classes"]:
         weights = self.weights_.astype(X.dtype)
         return X @ weights[:-1] + weights[-1]
 
@@ -98,10 +101,4 @@ class SVM(ClassifierMixin, BaseEstimator):
         known = np.isin(y, self.classes_)
         if not known.any():
             return 1.0
-        decision, places = self._decide(X[known]), np.searchsorted(self.classes_, y[known])
-
-        def loss(log_temperature: float) -> float:
-            scaled = decision / np.exp(log_temperature)
-            return float((np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(places)), places]).mean())
-
-        return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+        return fit_temperature(self._decide(X[known]), np.searchsorted(self.classes_, y[known]))

@@ -1,6 +1,6 @@
 """Query strategies: which candidate to label next. One file and one line here for each."""
 
-from stages.al.strategies.base import STRATEGIES, ScoredStrategy, Strategy
+from stages.al.strategies.base import STRATEGIES, ScoredStrategy, Strategy, UncertaintyStrategy
 from stages.al.strategies.coreset import Coreset
 from stages.al.strategies.entropy import Entropy
 from stages.al.strategies.least_confidence import LeastConfidence
@@ -20,4 +20,5 @@ __all__ = [
     "Strategy",
     "Surrogate",
     "TypiClust",
+    "UncertaintyStrategy",
 ]

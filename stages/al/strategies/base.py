@@ -12,6 +12,12 @@ from stages.registry import Registry
 
 STRATEGIES = Registry("strategy")
 
+SPARE = 32
+"""Candidates beyond the batch that are always scored in double precision, which shows how large rounding is."""
+
+ROUNDING = 8.0
+"""Times the largest rounding seen among them that any candidate's score may be off."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy(ABC):
@@ -50,6 +56,42 @@ class ScoredStrategy(Strategy):
         return view.candidates[top_k(self.score(view), batch_size, rng)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyStrategy(ScoredStrategy):
+    """Queries by one number made of a candidate's class probabilities, `sign` times `measure`.
+
+    All candidates are scored in single precision; those that could belong to the query, given the rounding seen, again
+    in double, which decides. Queries thus depend neither on how a pool is multiplied nor on what was kept of the round
+    before.
+    """
+
+    sign: ClassVar[int] = 1
+    requires = frozenset({Needs.PROBA})
+
+    @staticmethod
+    @abstractmethod
+    def measure(proba: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n"]:
+        """One number per row of class probabilities."""
+
+    def score(self, view: PoolView) -> Float[np.ndarray, "candidates"]:
+        return self.sign * view.measured(self.measure)
+
+    def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
+        require_enough(view, batch_size)
+        scores = self.score(view)
+        close = np.flatnonzero(scores >= kth_largest(scores, min(batch_size + SPARE, len(scores))))
+        exact = self._exactly(view, close)
+        least = kth_largest(exact, batch_size)
+        rounding = ROUNDING * np.abs(exact - scores[close]).max()
+        if (scores >= least - rounding).sum() > len(close):
+            close = np.flatnonzero(scores >= least - rounding)
+            exact = self._exactly(view, close)
+        return view.candidates[close[top_k(exact, batch_size, rng)]]
+
+    def _exactly(self, view: PoolView, positions: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
+        return self.sign * view.measured_exactly(self.measure, positions)
+
+
 def require_enough(view: PoolView, batch_size: int) -> None:
     """Raises ValueError when a batch does not fit into the candidates."""
     if not 1 <= batch_size <= len(view.candidates):
@@ -58,7 +100,11 @@ def require_enough(view: PoolView, batch_size: int) -> None:
 
 def top_k(scores: Float[np.ndarray, "n"], k: int, rng: np.random.Generator) -> Int[np.ndarray, "k"]:
     """Positions of the k highest scores, highest first; equal scores in random order."""
-    threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-    contenders = np.flatnonzero(scores >= threshold)
+    contenders = np.flatnonzero(scores >= kth_largest(scores, k))
     shuffled = rng.permutation(contenders)
     return shuffled[np.argsort(-scores[shuffled], kind="stable")[:k]]
+
+
+def kth_largest(scores: Float[np.ndarray, "n"], k: int) -> float:
+    """The k-th largest of the scores."""
+    return float(scores.max() if k == 1 else np.partition(scores, len(scores) - k)[len(scores) - k])
