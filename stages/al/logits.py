@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from stages.al.heads.closed_form import ClosedFormSoftmax, softmax
+from stages.al.heads.closed_form import ClosedFormSoftmax, Moved
 
 Measure = Callable[[Float[np.ndarray, "n classes"]], Float[np.ndarray, "n"]]
 
@@ -35,55 +35,58 @@ class TrackedLogits:
         self._moved = 0.0
 
     def logits(self, head: Any) -> Float[np.ndarray, "n classes"]:
-        """What the softmax is taken of, float32, a column per class lying together in memory."""
+        """What the softmax is taken of, float32, the column of a class lying together in memory."""
         if not isinstance(head, ClosedFormSoftmax):
             return np.asfortranarray(head.logits(self._features))
-        self._update(head)
-        return (self._raw if head.temperature_ == 1 else self._raw / np.float32(head.temperature_)).T
+        move = self._next_move(head)
+        for block in blocks(len(self._features), len(head.classes_)):
+            self._bring(head, move, block)
+        return self._raw.T * np.float32(1 / head.temperature_)
 
     def measure(self, head: Any, measure: Measure) -> Float[np.ndarray, "n"]:
-        """A measure of every image's class probabilities, float32."""
+        """A measure of every image's logits, float32."""
         if not isinstance(head, ClosedFormSoftmax) or 4 * len(self._features) * len(head.classes_) > LARGEST_KEPT:
             return measure_logits(head.logits, self._features, len(head.classes_), measure)
-        self._update(head)
-        found = np.empty(len(self._features), dtype=np.float32)
+        found, move = np.empty(len(self._features), dtype=np.float32), self._next_move(head)
         for block in blocks(len(found), len(head.classes_)):
-            found[block] = measure(softmax(self._raw[:, block].T / np.float32(head.temperature_)))
+            self._bring(head, move, block)
+            found[block] = measure(self._raw[:, block].T * np.float32(1 / head.temperature_))
         return found
 
-    def _update(self, head: ClosedFormSoftmax) -> None:
-        if head.weights_ is self._weights:
-            return
+    def _next_move(self, head: ClosedFormSoftmax) -> Moved | None:
+        """How to come from the logits that stand to the head's, None for computing them anew."""
+        stood, self._weights = self._weights, head.weights_
+        if stood is head.weights_:
+            return Moved.nowhere(head.weights_)
         moved = head.moved_
-        if moved and moved.weights_before is self._weights:
+        if moved and moved.weights_before is stood and len(moved.gains) < len(head.classes_):
             self._moved += float(np.linalg.norm(moved.gains) * np.linalg.norm(moved.surprise))
-        else:
-            self._moved = np.inf
-        if moved is None or self._moved > LARGEST_MOVE * np.linalg.norm(head.weights_):
-            self._compute(head)
-        else:
-            gains, constants = moved.gains.T.astype(np.float32), moved.constants.astype(np.float32)
-            surprise = moved.surprise.T.astype(np.float32)
-            for block in blocks(len(self._features), len(surprise)):
-                self._raw[:, block] += surprise @ (self._features[block] @ gains + constants).T
-            self._raw[head.unseen_] = self._raw[head.unseen_[:1]]
-        self._weights = head.weights_
-
-    def _compute(self, head: ClosedFormSoftmax) -> None:
+            if self._moved <= LARGEST_MOVE * np.linalg.norm(head.weights_):
+                return moved
+        self._moved = 0.0
         if len(self._raw) != len(head.classes_):
             self._raw = np.empty((len(head.classes_), len(self._features)), dtype=np.float32)
-        for block in blocks(len(self._features), len(self._raw)):
-            self._raw[:, block] = head.raw_logits(self._features[block]).T
-        self._moved = 0.0
+        return None
+
+    def _bring(self, head: ClosedFormSoftmax, move: Moved | None, block: slice) -> None:
+        """Bring a block of images up to date."""
+        features = self._features[block]
+        if move is None:
+            self._raw[:, block] = head.raw_logits(features).T
+            return
+        for gain, constant, surprise in zip(move.gains, move.constants, move.surprise, strict=True):
+            influence = features @ gain.astype(np.float32) + np.float32(constant)
+            self._raw[:, block] += surprise.astype(np.float32)[:, None] * influence
+        self._raw[head.unseen_, block] = self._raw[head.unseen_[:1], block]
 
 
 def measure_logits(
     logits: Callable[[np.ndarray], np.ndarray], features: Float[np.ndarray, "n dim"], n_classes: int, measure: Measure
 ) -> Float[np.ndarray, "n"]:
-    """A measure of the class probabilities of features, in their precision, block by block."""
+    """A measure of the logits of features, in their precision, block by block."""
     found = np.empty(len(features), dtype=features.dtype)
     for block in blocks(len(features), n_classes):
-        found[block] = measure(softmax(logits(features[block])))
+        found[block] = measure(np.asfortranarray(logits(features[block])))
     return found
 
 

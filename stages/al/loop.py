@@ -171,8 +171,8 @@ def _fit(runs: Sequence[_Run], validation: Evaluation) -> None:
         return
     for run in runs:
         started = time.perf_counter()
-        if hasattr(first, "partial_fit"):
-            run.head.partial_fit(*run.images(new=True))
+        if hasattr(first, "add") and len(run.log.rounds):
+            run.head.add(*run.images(new=True))
         else:
             run.head.fit(*run.images(new=False), **offered)
         run.seconds_fit = time.perf_counter() - started

@@ -131,7 +131,7 @@ class PoolView:
         return self._once("proba", lambda: self._head().predict_proba(self.features))
 
     def measured(self, measure: Measure) -> Float[np.ndarray, "candidates"]:
-        """A measure of the candidates' class probabilities, in single precision, as fast as it can be had."""
+        """A measure of the candidates' logits (see stages.al.uncertainty), in single precision, as fast as can be."""
         self._require(Needs.PROBA)
         return self._once(measure.__name__, lambda: self._measured(measure))
 

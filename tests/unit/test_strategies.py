@@ -19,9 +19,14 @@ PROBA = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.7, 0.2, 
 
 
 def test_uncertainties_by_hand() -> None:
-    np.testing.assert_allclose(entropy(PROBA), [0, np.log(2), 1.0889, 0.8018], atol=1e-4)
-    np.testing.assert_allclose(least_confidence(PROBA), [0, 0.5, 0.6, 0.3])
-    np.testing.assert_allclose(margin(PROBA), [1, 0, 0.1, 0.5])
+    with np.errstate(divide="ignore"):
+        logits = np.log(PROBA)
+    np.testing.assert_allclose(entropy(logits), [0, np.log(2), 1.0889, 0.8018], atol=1e-4)
+    np.testing.assert_allclose(least_confidence(logits), [0, 0.5, 0.6, 0.3], atol=1e-12)
+    np.testing.assert_allclose(margin(logits), [1, 0, 0.1, 0.5], atol=1e-12)
+    for measure in (entropy, least_confidence, margin):
+        np.testing.assert_allclose(measure(logits + 7), measure(logits), atol=1e-12)
+        assert measure(logits[:, :1]).tolist() == [float(measure is margin)] * 4
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ def is_singular(gram: Float[np.ndarray, "dim dim"]) -> bool:
     return bool(rcond < np.finfo(np.float64).eps)
 
 
+def _weights(sample_weight: Any, X: np.ndarray) -> Float[np.ndarray, "n"]:
+    if sample_weight is None:
+        return np.ones(len(X))
+    return np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+
+
 @dataclass(frozen=True)
 class Moved:
     """How a `partial_fit` moved the weights, by gains'S, and the intercept, by constants'S.
@@ -66,6 +72,11 @@ class Moved:
     gains: Float[np.ndarray, "m dim"]
     constants: Float[np.ndarray, "m"]
     surprise: Float[np.ndarray, "m classes"]
+
+    @classmethod
+    def nowhere(cls, weights: Float[np.ndarray, "dim classes"]) -> "Moved":
+        """No new image, no move."""
+        return cls(weights, np.empty((0, len(weights))), np.empty(0), np.empty((0, weights.shape[1])))
 
 
 class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
@@ -138,14 +149,22 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
             return self._begin(X, y, classes, sample_weight)
         X, y = validate_data(self, X, y, dtype=np.float64, reset=False)
         _, places = encode_labels(y, self.n_classes, self.classes_)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        new = X, places, weight
+        return self.add(X, places, _weights(sample_weight, X))
+
+    def add(
+        self,
+        X: Float[np.ndarray, "m dim"],
+        places: Int[np.ndarray, "m"],
+        weight: Float[np.ndarray, "m"] | None = None,
+    ) -> "ClosedFormSoftmax":
+        """`partial_fit` to a fitted head without its checks, which cost more than the update; places : in classes_."""
+        new = X.astype(np.float64), places, np.ones(len(X)) if weight is None else weight
         if self._depends_on_all():
             old = self._rows
             self._rows = (*map(np.concatenate, zip(old, new, strict=True)),)  # type: ignore[assignment]
             self._fit_rows()
         else:
-            self._append(*(part[weight > 0] for part in new))
+            self._append(*(part[new[2] > 0] for part in new))
         return self
 
     def logits(self, X: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n classes"]:
@@ -182,7 +201,7 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         self.check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float64)
         self.classes_, places = encode_labels(y, self.n_classes, classes)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weight = _weights(sample_weight, X)
         self._rows = X, places, weight
         self._fit_rows()
         return self

@@ -1,18 +1,19 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Int
 
 from stages.al.pool import PoolView
-from stages.al.strategies.base import STRATEGIES, ScoredStrategy
+from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 
 
 @STRATEGIES.register("random")
 @dataclass(frozen=True, kw_only=True)
-class Random(ScoredStrategy):
-    """Query any candidate with equal chance: every score is a tie. Cost O(n). Settles 2009; thesis seed (002), 2.1."""
+class Random(Strategy):
+    """Query any candidate with equal chance. Cost O(b). Settles 2009; thesis seed (002), 2.1."""
 
     cold_start = True
 
-    def score(self, view: PoolView) -> Float[np.ndarray, "candidates"]:
-        return np.zeros(len(view.candidates))
+    def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
+        require_enough(view, batch_size)
+        return rng.choice(view.candidates, batch_size, replace=False)
