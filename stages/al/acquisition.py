@@ -9,7 +9,7 @@ from sklearn.preprocessing import normalize
 from stages.al.pool import Needs, PoolView
 from stages.al.uncertainty import entropy, least_confidence, margin
 
-REQUIRES = frozenset(Needs) - {Needs.CLUSTERS, Needs.HEAD}
+REQUIRES = frozenset(Needs) - {Needs.CLUSTERS, Needs.HEAD, Needs.MEMBERS}
 
 
 def cosine_distance(view: PoolView) -> Float[np.ndarray, "candidates"]:

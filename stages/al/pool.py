@@ -12,7 +12,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
-from stages.al.logits import Measure, TrackedLogits, measure_logits
+from stages.al.heads.members import Members, bootstrap_members, dropout_members
+from stages.al.logits import Measure, TrackedLogits, blocks, measure_logits
 
 T = TypeVar("T")
 TYPICALITY_NEIGHBOURS = 20
@@ -31,6 +32,7 @@ class Needs(StrEnum):
     TYPICALITY = "typicality"
     HEAD = "head"
     PROGRESS = "progress"
+    MEMBERS = "members"
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,21 @@ class PoolView:
         self._require(Needs.PROBA)
         features = self.pool_features[self.candidates[positions]].astype(np.float64)
         return measure_logits(self._head().logits, features, self.n_classes, measure)
+
+    def members(self, kind: str, n_members: int, rate: float, rng: np.random.Generator) -> Members:
+        """A committee made of the head: `dropout` of features at a rate, or `bootstrap` of the labeled images."""
+        self._require(Needs.MEMBERS)
+        if kind == "dropout":
+            return dropout_members(self._head(), n_members, rate, rng)
+        return bootstrap_members(self._head(), self.pool_features[self.labeled], self.labels, n_members, rng)
+
+    def measured_by(
+        self, members: Members, measure: Callable[[Float[np.ndarray, "members n classes"]], Float[np.ndarray, "n"]]
+    ) -> Float[np.ndarray, "candidates"]:
+        """A measure of the candidates' logits by every member, block by block."""
+        size = len(members.weights) * self.n_classes
+        parts = [measure(members.logits(self.features[block])) for block in blocks(len(self.candidates), size)]
+        return np.concatenate(parts)
 
     @property
     def view_features(self) -> Float[np.ndarray, "views candidates dim"]:

@@ -15,7 +15,7 @@ from stages.surrogate.table import INPUTS, Table
 from stages.surrogate.train import save, train
 from tests.conftest import blobs, make_view
 
-NAMES = ("coreset", "entropy", "least_confidence", "margin", "random", "surrogate", "typiclust")
+NAMES = ("bald", "coreset", "entropy", "least_confidence", "margin", "random", "surrogate", "typiclust")
 XFAIL: dict[tuple[str, str], str] = {
     ("surrogate", "test_permuting_the_pool_permutes_the_scores"): "an image's pool index decides which model scores it",
     ("random", "test_permuting_the_pool_permutes_the_query"): "the draw is over positions",

@@ -92,8 +92,8 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         PCA dimensions that grow with the labels (thesis 6.1); all features when None
     n_classes : number of classes when labels are 0 .. n_classes - 1 and some may be unseen; None learns them from y
 
-    Fitted: classes_ (C,), weights_ (dim, C) and intercept_ (C,) float64, temperature_, unseen_ (classes without a
-    label), moved_ (see `partial_fit`).
+    Fitted: classes_ (C,), weights_ (dim, C) and intercept_ (C,) float64, temperature_, penalty_, unseen_ (classes
+    without a label), moved_ (see `partial_fit`).
     """
 
     temperature_: float
@@ -187,6 +187,10 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         winners = self.raw_logits(self._checked(X)).argmax(axis=1)
         return self.classes_[winners]
 
+    def affine(self) -> tuple[Float[np.ndarray, "dim classes"], Float[np.ndarray, "classes"]]:
+        """W and b of the logits X W + b, temperature included."""
+        return self.weights_ / self.temperature_, self.intercept_ / self.temperature_
+
     def influence(self, X: Any, candidates: Any) -> Float[np.ndarray, "n m"]:
         """By how much labeling candidate j moves x_i'W, per unit of its surprise t_j - x_j'W.
 
@@ -194,8 +198,8 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         cross-validation, temperature, class weights and the number of dimensions stay as they are.
         """
         X, candidates = self._checked(X, np.float64), self._checked(candidates, np.float64)
-        gains, constants = self._least_squares().gains(self._reduce(candidates))
-        return X @ self._expand(gains).T + constants
+        gains, constants = self._least_squares().gains(self.reduce(candidates))
+        return X @ self.expand(gains).T + constants
 
     def _begin(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> "ClosedFormSoftmax":
         self.check_parameters()
@@ -212,6 +216,7 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
 
     def _fit_rows(self) -> None:
         X, places, weight = (part[self._rows[2] > 0] for part in self._rows)
+        self._n_labels = weight.sum()
         if self.class_weight is not None:
             present = np.unique(places)
             of_class = np.zeros(len(self.classes_))
@@ -221,15 +226,16 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
             weight = weight * of_class[places]
         self._dims = X.shape[1]
         if self.dims_per_label is not None:
-            self._dims = int(np.clip(self.dims_per_label * len(X), 1, X.shape[1]))
+            self._dims = int(np.clip(self.dims_per_label * self._n_labels, 1, X.shape[1]))
         self.unseen_ = np.setdiff1d(np.arange(len(self.classes_)), places)
         self._system, self.moved_ = None, None
         targets = log_targets(places, len(self.classes_), self.epsilon)
         X = self._restrict(X, targets, weight)
         self._fitted_to = X, targets, weight
+        self.penalty_ = self._chosen_penalty(X, targets, weight)
         self._take(*self._solve(X, targets, weight))
         if isinstance(self.temperature, str):
-            left_out = Spectrum(X, targets, weight, self.intercept).left_out(self._penalty())
+            left_out = Spectrum(X, targets, weight, self.intercept).left_out(self.penalty_)
             self.temperature_ = fit_temperature(left_out, places)
         else:
             self.temperature_ = self.temperature
@@ -252,28 +258,28 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         """The system of the labeled images; made when first asked for, because a single fit may do without."""
         if self._system is None:
             X, targets, weight = self._fitted_to
-            self._system = LeastSquares(X, targets, weight, penalty=self._penalty(), constant=self.intercept)
+            self._system = LeastSquares(X, targets, weight, penalty=self.penalty_, constant=self.intercept)
             if not self._depends_on_all():
                 del self._rows, self._fitted_to
         return self._system
 
-    def _penalty(self) -> float:
+    def _chosen_penalty(self, X: np.ndarray, T: np.ndarray, weight: np.ndarray) -> float:
         return 0.0
 
     def _restrict(self, X: np.ndarray, T: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """The labeled images in the space in which they are solved; what it chooses, `_reduce` and `_expand` follow."""
-        return self._reduce(X)
+        """The labeled images in the space in which they are solved; what it chooses, `reduce` and `expand` follow."""
+        return self.reduce(X)
 
-    def _reduce(self, X: np.ndarray) -> np.ndarray:
+    def reduce(self, X: np.ndarray) -> np.ndarray:
         """Into that space: the leading features."""
         return X[:, : self._dims]
 
-    def _expand(self, rows: np.ndarray) -> np.ndarray:
+    def expand(self, rows: np.ndarray) -> np.ndarray:
         """Back from it: (m, features)."""
         return np.pad(rows, ((0, 0), (0, self.n_features_in_ - rows.shape[1])))
 
     def _take(self, coefficients: np.ndarray, constant: np.ndarray) -> None:
-        self.weights_, self.intercept_ = self._expand(coefficients.T).T, constant.copy()
+        self.weights_, self.intercept_ = self.expand(coefficients.T).T, constant.copy()
         for fitted in (self.weights_, self.intercept_):
             fitted[..., self.unseen_] = fitted[..., self.unseen_[:1]]
 
@@ -360,15 +366,15 @@ class TruncatedPinv(ClosedFormSoftmax):
         return True
 
     def _restrict(self, X, T, weight):  # type: ignore[no-untyped-def]
-        spectrum = Spectrum(super()._reduce(X), T, weight, self.intercept)
-        self._directions = spectrum.directions[: max(1, int(self.share * len(X)))]
-        return self._reduce(X)
+        spectrum = Spectrum(super().reduce(X), T, weight, self.intercept)
+        self._directions = spectrum.directions[: max(1, int(self.share * self._n_labels))]
+        return self.reduce(X)
 
-    def _reduce(self, X: np.ndarray) -> np.ndarray:
-        return super()._reduce(X) @ self._directions.T
+    def reduce(self, X: np.ndarray) -> np.ndarray:
+        return super().reduce(X) @ self._directions.T
 
-    def _expand(self, rows: np.ndarray) -> np.ndarray:
-        return super()._expand(rows @ self._directions)
+    def expand(self, rows: np.ndarray) -> np.ndarray:
+        return super().expand(rows @ self._directions)
 
 
 @HEADS.register("ridge")
@@ -378,8 +384,6 @@ class Ridge(ClosedFormSoftmax):
     penalty : in units of one labeled image's squared value per dimension (the projection makes that 1 on average), or
         `gcv` for the one of PENALTIES with the least generalised cross-validation error at every fit (Golub, Heath and
         Wahba 1979)
-
-    Fitted: also penalty_.
     """
 
     def __init__(
@@ -413,11 +417,7 @@ class Ridge(ClosedFormSoftmax):
     def _depends_on_all(self) -> bool:
         return super()._depends_on_all() or self.penalty == GCV
 
-    def _solve(self, X, T, weight):  # type: ignore[no-untyped-def]
-        self.penalty_ = self.penalty
-        if self.penalty == GCV:
-            self.penalty_ = Spectrum(X, T, weight, self.intercept).cross_validated(PENALTIES)
-        return super()._solve(X, T, weight)
-
-    def _penalty(self) -> float:
-        return float(self.penalty_)
+    def _chosen_penalty(self, X: np.ndarray, T: np.ndarray, weight: np.ndarray) -> float:
+        if isinstance(self.penalty, str):
+            return Spectrum(X, T, weight, self.intercept).cross_validated(PENALTIES)
+        return self.penalty

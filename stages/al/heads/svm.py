@@ -74,6 +74,10 @@ class SVM(ClassifierMixin, BaseEstimator):
         """What the softmax is taken of, in the precision of X, which is not checked."""
         return self._decide(X) / X.dtype.type(self.temperature_)
 
+    def affine(self) -> tuple[Float[np.ndarray, "dim classes"], Float[np.ndarray, "classes"]]:
+        """W and b of the logits X W + b, temperature included."""
+        return self.weights_[:-1] / self.temperature_, self.weights_[-1] / self.temperature_
+
     def predict(self, X: Any) -> np.ndarray:
         """The class with the largest decision value for each row of X (n, dim)."""
         winners = self._decide(self._checked(X)).argmax(axis=1)

@@ -1,5 +1,6 @@
 """Query strategies: which candidate to label next. One file and one line here for each."""
 
+from stages.al.strategies.bald import BALD
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy, Strategy, UncertaintyStrategy
 from stages.al.strategies.coreset import Coreset
 from stages.al.strategies.entropy import Entropy
@@ -10,6 +11,7 @@ from stages.al.strategies.surrogate import Surrogate
 from stages.al.strategies.typiclust import TypiClust
 
 __all__ = [
+    "BALD",
     "STRATEGIES",
     "Coreset",
     "Entropy",
