@@ -12,7 +12,7 @@ from stages.al.pool import Pool
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.base import top_k
 from stages.al.strategies.typiclust import typicality_within
-from stages.al.uncertainty import entropy, least_confidence, margin
+from stages.al.uncertainty import closeness, entropy, least_confidence, margin
 from tests.conftest import blobs, make_view
 
 PROBA = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.7, 0.2, 0.1]])
@@ -24,6 +24,9 @@ def test_uncertainties_by_hand() -> None:
     np.testing.assert_allclose(entropy(logits), [0, np.log(2), 1.0889, 0.8018], atol=1e-4)
     np.testing.assert_allclose(least_confidence(logits), [0, 0.5, 0.6, 0.3], atol=1e-12)
     np.testing.assert_allclose(margin(logits), [1, 0, 0.1, 0.5], atol=1e-12)
+    sure = np.array([[0.0, -50.0, -52.0], [0.0, -49.0, -60.0]], dtype=np.float32)
+    for measure in (entropy, least_confidence, closeness):
+        assert 0 < measure(sure)[0] < measure(sure)[1] < 1e-18
     for measure in (entropy, least_confidence, margin):
         np.testing.assert_allclose(measure(logits + 7), measure(logits), atol=1e-12)
         assert measure(logits[:, :1]).tolist() == [float(measure is margin)] * 4

@@ -60,14 +60,13 @@ class ScoredStrategy(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class UncertaintyStrategy(ScoredStrategy):
-    """Queries by one number made of a candidate's class probabilities, `sign` times `measure`.
+    """Queries by one number made of a candidate's class probabilities: the `measure` of its logits, highest first.
 
     All candidates are scored in single precision; those that could belong to the query, given the rounding seen, again
     in double, which decides. Queries thus depend neither on how a pool is multiplied nor on what was kept of the round
     before.
     """
 
-    sign: ClassVar[int] = 1
     requires = frozenset({Needs.PROBA})
 
     @staticmethod
@@ -76,22 +75,19 @@ class UncertaintyStrategy(ScoredStrategy):
         """One number per row of logits, that is, of what the class probabilities are the softmax of."""
 
     def score(self, view: PoolView) -> Float[np.ndarray, "candidates"]:
-        return self.sign * view.measured(self.measure)
+        return view.measured(self.measure)
 
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)
         scores = self.score(view)
         close = np.flatnonzero(scores >= _low_bar(scores, min(batch_size + SPARE, len(scores))))
-        exact = self._exactly(view, close)
+        exact = view.measured_exactly(self.measure, close)
         least = kth_largest(exact, batch_size)
         rounding = ROUNDING * np.abs(exact - scores[close]).max()
         if (scores >= least - rounding).sum() > len(close):
             close = np.flatnonzero(scores >= least - rounding)
-            exact = self._exactly(view, close)
+            exact = view.measured_exactly(self.measure, close)
         return view.candidates[close[top_k(exact, batch_size, rng)]]
-
-    def _exactly(self, view: PoolView, positions: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
-        return self.sign * view.measured_exactly(self.measure, positions)
 
 
 def _low_bar(scores: Float[np.ndarray, "n"], k: int) -> float:

@@ -1,7 +1,7 @@
 from dataclasses import dataclass
 
 from stages.al.strategies.base import STRATEGIES, UncertaintyStrategy
-from stages.al.uncertainty import margin
+from stages.al.uncertainty import closeness
 
 
 @STRATEGIES.register("margin")
@@ -10,5 +10,4 @@ class Margin(UncertaintyStrategy):
     """Query where the two most probable classes are closest. Cost O(n classes). Scheffer et al. 2001; thesis seed
     (002), 2.1; best-practices seed (000), section 2."""
 
-    measure = staticmethod(margin)
-    sign = -1
+    measure = staticmethod(closeness)
