@@ -7,7 +7,7 @@ from jaxtyping import Float, Float32, Int, Int32, Int64
 from sklearn.preprocessing import normalize
 
 BLOCK = 2**22
-"""Scores held at a time: 16 MB."""
+"""Scores held at a time: 16 MB, and some 500 MB of pairs to measure in the worst case, that all images are alike."""
 GROUP = 32
 """Columns of which only the best counts where a bound on the k-th best score is sought."""
 
@@ -90,12 +90,12 @@ def _scores(unit: Float32[np.ndarray, "n dim"]) -> Iterator[tuple[int, Float32[n
     """
     n = len(unit)
     step = min(n, max(8, BLOCK // n))
-    left = np.hstack([unit, np.ones((n, 1), dtype=np.float32)])
     right = np.hstack([unit, -0.5 * _squared_norms(unit)[:, None].astype(np.float32)]).T
     buffer = np.empty((step, n), dtype=np.float32)
     for start in range(0, n, step):
         rows = np.arange(start, min(start + step, n))
-        score = np.matmul(left[rows], right, out=buffer[: len(rows)])
+        left = np.hstack([unit[rows], np.ones((len(rows), 1), dtype=np.float32)])
+        score = np.matmul(left, right, out=buffer[: len(rows)])
         score[rows - start, rows] = -np.inf
         yield start, score
 
