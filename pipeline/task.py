@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from stages.embed.views import specs_of
 LARGEST_VALIDATION = 1000
 TASK_FORMAT = 1
 """Part of every prepared array's name: raise it when the preparation changes."""
+TASK = "task"
+"""The computation of a task's arrays: pool, validation and test (views, images, dim), and the labels of all three."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +117,13 @@ def prepare_task(
     parts = {"pool": train, "validation": validation, "test": test}
     basis = digest_json([TASK_FORMAT, pca, *(part.tolist() for part in parts.values())])[:16]
     derived = DerivedStore(local_folder(data_root) / "derived" / cache.key, basis)
-    missing = [name for name in (*parts, "labels") if not derived.has(name, {})]
-    if missing:
+
+    def compute() -> dict[str, np.ndarray]:
         views = project(cache.features(), train, pca)
-        for name, rows in parts.items():
-            derived.get(name, {}, partial(_rows, views, rows))
-        derived.get("labels", {}, lambda: cache.labels[np.concatenate(list(parts.values()))])
+        made = {name: np.ascontiguousarray(views[:, rows]) for name, rows in parts.items()}
+        return {**made, "labels": cache.labels[np.concatenate(list(parts.values()))]}
+
+    derived.get_all(TASK, {}, compute)
     identity = cache.identity
     return Task(
         derived=derived,
@@ -161,19 +164,13 @@ def load_data(
 ) -> tuple[Pool, Evaluation, Evaluation]:
     """Memory-mapped arrays of a task; once per worker process."""
 
-    def stored(name: str) -> np.ndarray:
-        return derived.get(name, {}, _never)
-
-    pool_labels, validation_labels, test_labels = np.split(stored("labels"), np.cumsum(sizes)[:2])
-    pool = Pool(views=stored("pool"), labels=pool_labels, n_classes=n_classes, derived=derived)
-    return pool, Evaluation(stored("validation")[0], validation_labels), Evaluation(stored("test")[0], test_labels)
+    stored = derived.get_all(TASK, {}, _never)
+    pool_labels, validation_labels, test_labels = np.split(stored["labels"], np.cumsum(sizes)[:2])
+    pool = Pool(views=stored["pool"], labels=pool_labels, n_classes=n_classes, derived=derived)
+    return pool, Evaluation(stored["validation"][0], validation_labels), Evaluation(stored["test"][0], test_labels)
 
 
-def _rows(views: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(views[:, rows])
-
-
-def _never() -> np.ndarray:
+def _never() -> dict[str, np.ndarray]:
     raise AssertionError("prepare_task writes every array before a run starts")
 
 

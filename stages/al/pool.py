@@ -6,20 +6,21 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int, Int32, Int64
 from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
 from stages.al.logits import Measure, TrackedLogits, blocks, measure_logits
+from stages.al.neighbours import ball_graph, nearest_neighbours
 
 T = TypeVar("T")
 TYPICALITY_NEIGHBOURS = 20
 FEW_CLUSTERS = 50
 FEW_CANDIDATES = 8
 """Where the pool has so many times the candidates, they are measured alone."""
+MINI_BATCH = 5000
 
 
 class Needs(StrEnum):
@@ -56,18 +57,32 @@ class Pool:
     def features(self) -> Float[np.ndarray, "pool dim"]:
         return self.views[0]
 
+    def neighbours(self, k: int) -> tuple[Int32[np.ndarray, "pool k"], Float32[np.ndarray, "pool k"]]:
+        """The k nearest other images and squared distances, L2-normalised features. See `nearest_neighbours`."""
+
+        def compute() -> dict[str, np.ndarray]:
+            indices, squared = nearest_neighbours(self.features, k)
+            return {"neighbours": indices, "neighbour-distances": squared}
+
+        found = self.derived.get_all("neighbours", {"k": k}, compute)
+        return found["neighbours"], found["neighbour-distances"]
+
+    def ball_graph(self, radius: float) -> tuple[Int64[np.ndarray, "starts"], Int32[np.ndarray, "pairs"]]:
+        """All pairs within a radius of each other, L2-normalised features: indptr and indices. See `ball_graph`."""
+
+        def compute() -> dict[str, np.ndarray]:
+            indptr, indices = ball_graph(self.features, radius)
+            return {"ball-indptr": indptr, "ball-indices": indices}
+
+        found = self.derived.get_all("ball-graph", {"radius": float(radius)}, compute)
+        return found["ball-indptr"], found["ball-indices"]
+
     def typicality(self) -> Float[np.ndarray, "pool"]:
         """1 / mean squared distance to the 20 nearest pool images, L2-normalised features (TypiClust, equation 1)."""
-        k = min(TYPICALITY_NEIGHBOURS, len(self) - 1)
-
-        def compute() -> np.ndarray:
-            unit = normalize(self.features)
-            if k == 0:
-                return np.ones(len(self))
-            distances, _ = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(unit).kneighbors(unit)
-            return typicality_of((distances[:, 1:] ** 2).mean(axis=1))
-
-        return self.derived.get("typicality", {"k": k}, compute)
+        if len(self) == 1:
+            return np.ones(1)
+        _, squared = self.neighbours(min(TYPICALITY_NEIGHBOURS, len(self) - 1))
+        return typicality_of(squared.mean(axis=1))
 
     def clusters(self, k: int) -> Int[np.ndarray, "pool"]:
         """k-means clusters of the L2-normalised features; mini-batches above 50 clusters, as TypiClust's authors."""
@@ -78,10 +93,11 @@ class Pool:
             if distinct <= FEW_CLUSTERS:
                 model = KMeans(distinct, n_init=1, random_state=k)
             else:
-                model = MiniBatchKMeans(distinct, n_init=1, random_state=k, batch_size=5000)
+                model = MiniBatchKMeans(distinct, n_init=1, random_state=k, batch_size=MINI_BATCH)
             return model.fit_predict(unit).astype(np.int32)
 
-        return self.derived.get("clusters", {"k": k}, compute)
+        settings = {"k": k, "few": FEW_CLUSTERS, "mini_batch": MINI_BATCH}  # seeded by k
+        return self.derived.get("clusters", settings, compute)
 
 
 def typicality_of(mean_squared_distance: np.ndarray) -> np.ndarray:
