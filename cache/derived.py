@@ -122,7 +122,7 @@ def _load(path: Path, digest: str) -> np.ndarray:
         if digest_file(path) != digest:
             raise _damaged(path)
         _verified[path] = state
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r").view(np.ndarray)  # np.memmap would slow down every operation on a part
 
 
 def _damaged(path: Path) -> CacheMismatchError:

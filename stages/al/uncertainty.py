@@ -1,8 +1,8 @@
 """Readings of a row of logits, shared by the uncertainty strategies and the surrogate's inputs.
 
-Log-probabilities are logits too. All keep their relative precision where the probabilities saturate, as those of the
-thesis's targets do: 1 - p is never computed from a p that has been rounded to 1. All are fastest where the column of a
-class lies together in memory.
+Log-probabilities are logits too. In double precision all keep their digits where the probabilities saturate, as those of
+the thesis's targets do: 1 - p is never computed from a p that has been rounded to 1. All are fastest where the column of
+a class lies together in memory.
 """
 
 import numpy as np
@@ -48,7 +48,11 @@ def margin(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n"]:
 def _less_largest(
     exponentials: Float[np.ndarray, "n classes"], shifted: Float[np.ndarray, "n classes"]
 ) -> Float[np.ndarray, "n"]:
-    """Sum of every row of exp(shifted), whose largest is exp(0), without one of its largest."""
-    total = exponentials.sum(axis=1)
-    below = np.multiply(exponentials, shifted < 0).sum(axis=1)
-    return np.where(total > 1.5, total - 1, below)  # with two largest, or where nothing is lost by the difference
+    """Sum of every row of exp(shifted), whose largest is exp(0), without one of its largest.
+
+    In double precision with all its digits; in single precision, which only screens, as a difference.
+    """
+    rest = exponentials.sum(axis=1) - 1
+    lost = np.flatnonzero(rest < 0.5) if rest.dtype == np.float64 else []
+    rest[lost] = np.where(shifted[lost] < 0, exponentials[lost], 0).sum(axis=1)
+    return rest

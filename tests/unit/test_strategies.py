@@ -24,7 +24,7 @@ def test_uncertainties_by_hand() -> None:
     np.testing.assert_allclose(entropy(logits), [0, np.log(2), 1.0889, 0.8018], atol=1e-4)
     np.testing.assert_allclose(least_confidence(logits), [0, 0.5, 0.6, 0.3], atol=1e-12)
     np.testing.assert_allclose(margin(logits), [1, 0, 0.1, 0.5], atol=1e-12)
-    sure = np.array([[0.0, -50.0, -52.0], [0.0, -49.0, -60.0]], dtype=np.float32)
+    sure = np.array([[0.0, -50.0, -52.0], [0.0, -49.0, -60.0]])
     for measure in (entropy, least_confidence, closeness):
         assert 0 < measure(sure)[0] < measure(sure)[1] < 1e-18
     for measure in (entropy, least_confidence, margin):

@@ -1,0 +1,240 @@
+"""Stage two beside what one would write: 10 -> 510 labels one at a time, the whole pool scored.
+
+    make bench-al
+    make bench-al ARGS="--only grid,wide"
+
+Features are made here: 10 overlapping classes, 50,000 pool images, 10,000 for testing. Each part prints a ratio of
+times taken in turn on this machine. The thesis's procedure is its listing (seed 002, 4.4) refitted every round in
+float64 and a softmax over the pool, without any evaluation; it may use all cores.
+
+    grid      4 uncertainty strategies x 10 seeds on 2 cores through the grid runner, 50 dimensions
+    bare      one run beside multiplying the pool by the weights in every round, one thread each
+    wide      2,048 dimensions without PCA, and how the seconds of a fit grow
+    adamw     10 seeds of the AdamW head beside the plain PyTorch loop
+    million   1,000,000 images of 64 dimensions: time against 50,000, and memory
+    start     from the command to the end of the first round
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+from threadpoolctl import threadpool_limits
+
+from cache.derived import DerivedStore
+from cache.runs import RunStore
+from pipeline.grid import plan, run_grid
+from pipeline.task import TASK, Task
+from stages.al.heads import build_head
+from stages.al.loop import Cell, Evaluation, run_active_learning
+from stages.al.pool import Pool
+from stages.al.protocol import Protocol
+from stages.al.strategies import STRATEGIES
+
+N, TEST, CLASSES, START, BUDGET = 50_000, 10_000, 10, 10, 510
+WHOLE = Protocol(initial_size=START, budget=BUDGET, candidates=10**9)
+UNCERTAINTIES = (("ridge", "entropy"), ("ridge", "least_confidence"), ("ridge", "margin"), ("solve", "margin"))
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def made(n: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features with the spectrum of a projection, and labels; the best linear head is right on some 80%."""
+    rng = np.random.default_rng(0)
+    scale = np.linspace(2, 0.5, dim).astype(np.float32)
+    centres = rng.normal(size=(CLASSES, dim)).astype(np.float32) * scale * (2.4 / np.sqrt(dim))
+    y = rng.integers(0, CLASSES, n)
+    X = rng.standard_normal((n, dim), dtype=np.float32)
+    X *= scale
+    X += centres[y]
+    return X, y
+
+
+def task_of(folder: Path, X: np.ndarray, y: np.ndarray, n_pool: int, n_validation: int = 1000) -> Task:
+    """The rows as a prepared task: pool, validation, test."""
+    derived = DerivedStore(folder / "derived", f"{n_pool}x{X.shape[1]}")
+    edges = np.cumsum([n_pool, n_validation])
+    parts = dict(zip(("pool", "validation", "test"), np.split(X[None], edges, axis=1), strict=True))
+    derived.get_all(TASK, {}, lambda: {**parts, "labels": y})
+    return Task(
+        derived=derived,
+        n_classes=CLASSES,
+        about={"dataset": "made", "backbone": "made", "full_name": f"made-{n_pool}x{X.shape[1]}", "pca": 0},
+        class_names=[str(label) for label in range(CLASSES)],
+        ids=np.arange(n_pool).astype(str),
+        sizes=(n_pool, n_validation, len(y) - n_pool - n_validation),
+        n_unlabeled=0,
+    )
+
+
+def thesis_round(X: np.ndarray, y: np.ndarray, labeled: list[int], strategy: str) -> int:
+    """One round of the thesis's procedure in float64: its listing, a softmax over the pool, the most uncertain image."""
+    x, targets = X[labeled], np.log(np.eye(CLASSES)[y[labeled]] + 10**-32)
+    try:
+        weights = np.linalg.inv(x.T @ x) @ x.T @ targets
+    except np.linalg.LinAlgError:
+        weights = np.linalg.pinv(x.T @ x) @ x.T @ targets
+    proba = softmax(X @ weights, axis=1)
+    if strategy == "entropy":
+        score = -(proba * np.log(proba + 1e-32)).sum(axis=1)
+    elif strategy == "least_confidence":
+        score = -proba.max(axis=1)
+    else:
+        top = np.sort(proba, axis=1)
+        score = top[:, -2] - top[:, -1]
+    score[labeled] = -np.inf
+    return int(np.argmax(score))
+
+
+def thesis_run(X: np.ndarray, y: np.ndarray, strategy: str, rounds: range) -> float:
+    """Seconds per round of the thesis's procedure, mean over some of the rounds of a run with random labels."""
+    order = np.random.default_rng(0).permutation(len(X)).tolist()
+    started = time.perf_counter()
+    for n in rounds:
+        thesis_round(X, y, order[:n], strategy)
+    return (time.perf_counter() - started) / len(rounds)
+
+
+def our_run(task: Task, strategy: str, protocol: Protocol, head: str = "ridge") -> tuple[float, list[dict]]:
+    """Seconds and rounds of one run in this process, one thread, data mapped before the clock starts."""
+    stored = task.derived.get_all(TASK, {}, dict)
+    pool_y, validation_y, test_y = np.split(stored["labels"], np.cumsum(task.sizes)[:2])
+    pool = Pool(views=stored["pool"], labels=pool_y, n_classes=CLASSES, derived=task.derived)
+    validation, test = Evaluation(stored["validation"][0], validation_y), Evaluation(stored["test"][0], test_y)
+    pool.features.max()
+    cell = Cell(strategy=STRATEGIES.build(strategy), seed=0)
+    with threadpool_limits(1):
+        started = time.perf_counter()
+        (log,) = run_active_learning(pool, validation, test, build_head(head, CLASSES), protocol, [cell])
+        return time.perf_counter() - started, log.rounds
+
+
+def grid(folder: Path) -> None:
+    X, y = made(N + 1000 + TEST, 50)
+    task = task_of(folder, X, y, N)
+    pool, labels = X[:N].astype(np.float64), y[:N]
+    thesis = [thesis_run(pool, labels, strategy, range(START, BUDGET + 1)) for _, strategy in UNCERTAINTIES[:3]]
+    thesis_seconds = 10 * (BUDGET - START + 1) * (sum(thesis) + thesis[2])
+    started = time.perf_counter()
+    cells = [
+        run for head, strategy in UNCERTAINTIES for run in plan(task, [head], [strategy], range(10), WHOLE, folder)
+    ]
+    _, runs = run_grid(task, cells, RunStore(folder / "runs"), 2)
+    seconds = time.perf_counter() - started
+    again = [thesis_run(pool, labels, strategy, range(START, BUDGET + 1)) for _, strategy in UNCERTAINTIES[:3]]
+    thesis_seconds = (thesis_seconds + 10 * (BUDGET - START + 1) * (sum(again) + again[2])) / 2
+    print(f"grid: {runs} runs in {seconds:.1f} s, {seconds / runs:.2f} s per run on 2 cores")
+    print(
+        f"      the thesis's procedure for as many: {thesis_seconds:.0f} s, {thesis_seconds / seconds:.1f} times as long"
+    )
+
+
+def bare(folder: Path) -> None:
+    X, y = made(N + 1000 + TEST, 50)
+    task = task_of(folder, X, y, N)
+    weights = np.random.default_rng(0).normal(size=(50, CLASSES)).astype(np.float32)
+    pool, rounds = X[:N], BUDGET - START + 1
+    for head, strategy in UNCERTAINTIES:
+        ratios = []
+        for _ in range(5):
+            with threadpool_limits(1):
+                started = time.perf_counter()
+                for _ in range(rounds):
+                    pool @ weights
+                multiplied = time.perf_counter() - started
+            seconds, _ = our_run(task, strategy, WHOLE, head)
+            ratios.append(seconds / multiplied)
+        print(
+            f"bare: {head} {strategy}: {np.median(ratios):.2f} times the bare products ({seconds:.2f} s the last run)"
+        )
+
+
+def wide(folder: Path) -> None:
+    X, y = made(N + 1000 + TEST, 2048)
+    task = task_of(folder, X, y, N)
+    pool = X[:N].astype(np.float64)
+    thesis = thesis_run(pool, y[:N], "margin", range(START, BUDGET + 1, 100)) * (BUDGET - START + 1)
+    del pool
+    for head in ("solve", "ridge"):
+        seconds, rounds = our_run(task, "margin", WHOLE, head)
+        print(
+            f"wide: {head}: {seconds:.1f} s a run, the thesis's procedure {thesis:.0f} s: {thesis / seconds:.1f} times"
+        )
+        labels = np.array([row["budget_spent"] for row in rounds[1:]])
+        fit = 1e3 * np.array([row["seconds_fit"] for row in rounds[1:]])
+        late = labels >= 100
+        growth = np.polyfit(np.log(labels[late]), np.log(fit[late]), 1)[0]
+        print(
+            f"      a fit: {np.median(fit[:20]):.2f} ms at first, {np.median(fit[-20:]):.2f} at last, like n^{growth:.2f}"
+        )
+
+
+def adamw(folder: Path) -> None:
+    from tests.benchmarks.adamw import compare
+
+    compare(*made(N + TEST, 50), N)
+
+
+def million(folder: Path) -> None:
+    """In processes of their own, so that the peak of memory is this work's."""
+    for n in (N, 1_000_000):
+        subprocess.run([sys.executable, "-m", "tests.benchmarks.al", "--only", f"pool={n}"], cwd=ROOT, check=True)
+
+
+def one_pool(folder: Path, n: int) -> None:
+    X, y = made(n + 1000 + TEST, 64)
+    task = task_of(folder, X, y, n)
+    del X
+    protocol = replace(WHOLE, budget=START + 100)
+    seconds = [our_run(task, "margin", protocol)[0] for _ in range(3)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"million: {n:,} images of 64 dimensions, 100 rounds of margin: {np.median(seconds):.2f} s, "
+        f"{1e6 * np.median(seconds) / n:.2f} µs per image; peak {peak:.2f} GiB",
+        flush=True,
+    )
+
+
+def start(folder: Path) -> None:
+    command = [sys.executable, "-m", "pipeline"]
+    root = ["--data-root", str(folder)]
+    run = partial(subprocess.run, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run([*command, "embed", "--weights", "random", *root])
+    watch = [*command, "al", "--strategy", "margin", "--budget", "11", "--log-seeds", "0", *root]
+    for seeds in ("1", "2", "3"):
+        started = time.perf_counter()
+        run([*watch, "--seeds", seeds])
+        print(f"start: `alcove al` of {seeds} seeds to its end: {time.perf_counter() - started:.2f} s")
+
+
+PARTS: dict[str, Callable[[Path], None]] = {
+    "grid": grid,
+    "bare": bare,
+    "wide": wide,
+    "adamw": adamw,
+    "million": million,
+    "start": start,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench-al", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated: {', '.join(PARTS)}")
+    for part in parser.parse_args().only.split(","):
+        with tempfile.TemporaryDirectory() as name:
+            if part.startswith("pool="):
+                one_pool(Path(name), int(part.removeprefix("pool=")))
+            else:
+                PARTS[part](Path(name))
+
+
+if __name__ == "__main__":
+    main()
