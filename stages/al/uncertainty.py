@@ -1,8 +1,8 @@
 """Readings of a row of logits, shared by the uncertainty strategies and the surrogate's inputs.
 
-Log-probabilities are logits too. In double precision all keep their digits where the probabilities saturate, as those of
-the thesis's targets do: 1 - p is never computed from a p that has been rounded to 1. All are fastest where the column of
-a class lies together in memory.
+Log-probabilities are logits too. In double precision all keep their digits where the probabilities saturate, as those
+of the thesis's targets do: 1 - p is never computed from a p that has been rounded to 1. All are fastest where the column
+of a class lies together in memory.
 """
 
 import numpy as np

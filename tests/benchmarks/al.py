@@ -76,7 +76,7 @@ def task_of(folder: Path, X: np.ndarray, y: np.ndarray, n_pool: int, n_validatio
 
 
 def thesis_round(X: np.ndarray, y: np.ndarray, labeled: list[int], strategy: str) -> int:
-    """One round of the thesis's procedure in float64: its listing, a softmax over the pool, the most uncertain image."""
+    """One round of the thesis's procedure in float64: its listing, a softmax over the pool, the most uncertain."""
     x, targets = X[labeled], np.log(np.eye(CLASSES)[y[labeled]] + 10**-32)
     try:
         weights = np.linalg.inv(x.T @ x) @ x.T @ targets
@@ -132,9 +132,7 @@ def grid(folder: Path) -> None:
     again = [thesis_run(pool, labels, strategy, range(START, BUDGET + 1)) for _, strategy in UNCERTAINTIES[:3]]
     thesis_seconds = (thesis_seconds + 10 * (BUDGET - START + 1) * (sum(again) + again[2])) / 2
     print(f"grid: {runs} runs in {seconds:.1f} s, {seconds / runs:.2f} s per run on 2 cores")
-    print(
-        f"      the thesis's procedure for as many: {thesis_seconds:.0f} s, {thesis_seconds / seconds:.1f} times as long"
-    )
+    print(f"      the thesis's procedure: {thesis_seconds:.0f} s for as many, {thesis_seconds / seconds:.1f} times")
 
 
 def bare(folder: Path) -> None:
@@ -172,9 +170,7 @@ def wide(folder: Path) -> None:
         fit = 1e3 * np.array([row["seconds_fit"] for row in rounds[1:]])
         late = labels >= 100
         growth = np.polyfit(np.log(labels[late]), np.log(fit[late]), 1)[0]
-        print(
-            f"      a fit: {np.median(fit[:20]):.2f} ms at first, {np.median(fit[-20:]):.2f} at last, like n^{growth:.2f}"
-        )
+        print(f"      a fit: {np.median(fit[:20]):.2f} to {np.median(fit[-20:]):.2f} ms, like n^{growth:.2f}")
 
 
 def adamw(folder: Path) -> None:

@@ -46,7 +46,7 @@ def graph(store: DerivedStore, compute: Callable = lambda: GRAPH, name: str = "g
 def assert_graph(found: Mapping[str, np.ndarray]) -> None:
     assert set(found) == set(GRAPH)
     for name, values in GRAPH.items():
-        assert isinstance(found[name], np.memmap) and found[name].dtype == values.dtype
+        assert isinstance(found[name].base, np.memmap) and found[name].dtype == values.dtype
         np.testing.assert_array_equal(found[name], values)
 
 

@@ -134,7 +134,7 @@ def test_the_pool_keeps_them(tiny_pool: Pool, monkeypatch: pytest.MonkeyPatch) -
         (*nearest_neighbours(tiny_pool.features, 5), *ball_graph(tiny_pool.features, 0.4)),
         strict=True,
     ):
-        assert isinstance(found, np.memmap)
+        assert isinstance(found.base, np.memmap)
         np.testing.assert_array_equal(found, expected)
     monkeypatch.setattr(neighbours, "_scores", None)
     assert tiny_pool.neighbours(5)[0].tolist() == nearest[0].tolist()
