@@ -83,7 +83,7 @@ def al(config: AlConfig) -> int:
     config.protocol.check()
     config.candidate_log.check()
     require_initial(config.protocol.initial)
-    check_grid(config.head, config.strategy, config.workers)
+    check_grid(config.head, config.strategy, config.workers, config.engine)
     task = _prepare(config)
     protocol = config.protocol.resolve(task.sizes[0])
     runs = plan(
@@ -95,7 +95,7 @@ def al(config: AlConfig) -> int:
         config.data_root,
         config.candidate_log,
     )
-    done, new = run_grid(task, runs, RunStore(config.data_root / "runs"), config.workers)
+    done, new = run_grid(task, runs, RunStore(config.data_root / "runs"), config.workers, config.engine)
     _say_runs(done, new, started)
     _warn_of_seen_seeds(done)
     return 0
@@ -105,7 +105,7 @@ def surrogate(config: SurrogateConfig) -> int:
     """Stage three: train on the logs, then run the surrogate on seeds that training never saw."""
     started = time.perf_counter()
     store = RunStore(config.data_root / "runs")
-    check_grid([config.head], ["surrogate"], config.workers)
+    check_grid([config.head], ["surrogate"], config.workers, config.engine)
     seeds = parse_seeds(config.seeds) if config.seeds else None
     task = _prepare(config)
     _require_copies_together(config, task.sizes[0])

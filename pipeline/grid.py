@@ -1,21 +1,21 @@
-"""The grid runner: every head x strategy x seed on one feature cache, in parallel processes, resumable."""
+"""The grid runner: every head x strategy x seed on one feature cache, many at once, resumable."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -23,6 +23,7 @@ from cache.errors import InputError
 from cache.files import digest_json, require_writable
 from cache.location import Location
 from cache.runs import RunStore, StoredRun
+from pipeline.engines import build_engine
 from pipeline.task import Task, load_data, model_folder
 from stages.al.heads import build_head
 from stages.al.loop import RunLog, run_active_learning
@@ -53,12 +54,15 @@ class Run:
         return {"every": log.log_every, "candidates": log.log_candidates} if log else None
 
 
-def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int) -> None:
+def check_grid(
+    heads: Sequence[str], strategies: Sequence[str], workers: int, engine: str = "processes"
+) -> None:
     """Raises InputError for names, parameters and numbers that no data could make right, before anything is read."""
     if not (heads and strategies):
         raise InputError("a grid needs at least one head and one strategy: HEAD= and STRATEGY= take names, not nothing")
     if workers < 0:
         raise InputError(f"workers={workers} must be 0 (one per core) or more")
+    build_engine(engine)
     for head in heads:
         build_head(head, 2)
     for strategy in strategies:
@@ -112,7 +116,9 @@ def _logs_candidates(candidate_log: CandidateLog | None, head: Any, seed: int) -
     return candidate_log is not None and seed < candidate_log.log_seeds and hasattr(head, "gains")
 
 
-def run_grid(task: Task, runs: Sequence[Run], store: RunStore, workers: int) -> tuple[list[StoredRun], int]:
+def run_grid(
+    task: Task, runs: Sequence[Run], store: RunStore, workers: int, engine: str = "processes"
+) -> tuple[list[StoredRun], int]:
     """Do the runs that are missing; every finished one is stored at once. Returns all of them, and how many are new.
 
     Each process computes with one thread: the small products here lose more than they gain from several.
@@ -122,10 +128,12 @@ def run_grid(task: Task, runs: Sequence[Run], store: RunStore, workers: int) -> 
     if todo:
         command = " ".join(["alcove", *sys.argv[1:]])
         about = {"versions": _versions(), "commit": _commit(), "command": command}
-        jobs = (delayed(run_one)(task, run, store, about) for run in todo)
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            parallel = Parallel(n_jobs=min(workers or os.cpu_count() or 1, len(todo)), return_as="generator_unordered")
-            for _ in tqdm(parallel(jobs), total=len(todo), desc="al", unit="run", disable=None):
+        jobs = [partial(run_one, task, run, store, about) for run in todo]
+        with (
+            closing(build_engine(engine).finish(jobs, workers, task.derived.root)) as finished,
+            tqdm(finished, total=len(jobs), desc="al", unit="run", disable=None) as bar,
+        ):
+            for _ in bar:
                 pass
     return [found for run in runs if (found := store.get(run.run_id))], len(todo)
 

@@ -174,5 +174,6 @@ def test_makefile_and_command_line_share_their_defaults() -> None:
         "INPUTS": training.inputs,
         "TARGET": training.target,
         "WORKERS": al.workers,
+        "ENGINE": al.engine,
     }
     assert {name: defaults[name] for name in expected} == {name: str(value) for name, value in expected.items()}
