@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _ONE_THREAD = {f"{library}_THREADS": "1" for library in _LIBRARIES}
 
 
 class Engine(Protocol):
-    def finish(self, jobs: Sequence[Job], workers: int, shared: Path) -> Iterator[Job]:
+    def finish(self, jobs: Sequence[Job], workers: int, shared: Path) -> Generator[Job]:
         """Do the jobs, and yield each when it is done.
 
         workers : processes, 0 for one per core; shared : a folder the jobs read, which every worker must see
@@ -59,7 +59,7 @@ def build_engine(spec: str) -> Engine:
     if engine is not Dask:
         if address:
             raise InputError(f"engine={spec!r}: {name} takes nothing after a colon")
-        return engine()  # type: ignore[no-any-return]
+        return engine()
     if not find_spec("distributed"):
         raise InputError(f"engine={spec!r} needs a package that is not installed: pip install 'alcove[dask]'")
     if address and not re.fullmatch(r"[a-z]+://.+:\d+", address):
@@ -76,7 +76,7 @@ class Processes:
     all others, when there may be more memory to have.
     """
 
-    def finish(self, jobs: Sequence[Job], workers: int, shared: Path) -> Iterator[Job]:
+    def finish(self, jobs: Sequence[Job], workers: int, shared: Path) -> Generator[Job]:
         workers = min(workers or os.cpu_count() or 1, len(jobs))
         if workers > 1:
             yield from self._finish_in(jobs, [_one_process() for _ in range(workers)])
@@ -85,7 +85,7 @@ class Processes:
             job()
             yield job
 
-    def _finish_in(self, jobs: Sequence[Job], idle: list[Any]) -> Iterator[Job]:
+    def _finish_in(self, jobs: Sequence[Job], idle: list[Any]) -> Generator[Job]:
         waiting, running = deque(jobs), dict[Future[object], tuple[Any, Job]]()
         kills = kills_in_a_row = 0
         try:
@@ -128,14 +128,15 @@ class Dask:
 
     address: str = ""
 
-    def finish(self, jobs: Sequence[Job], workers: int, shared: Path) -> Iterator[Job]:
+    def finish(self, jobs: Sequence[Job], workers: int, shared: Path) -> Generator[Job]:
         from distributed import KilledWorker, as_completed
 
         waiting = iter(jobs)
         with self._client(workers, len(jobs)) as client:
             self._check(client, shared)
             threads: dict[str, int] = {}
-            running, job_of = as_completed(loop=client.loop), {}
+            running = as_completed(loop=client.loop)
+            job_of: dict[str, Job] = {}
             while True:
                 threads = _threads(client, threads)
                 # few at a time: what waits takes the scheduler's memory
@@ -181,12 +182,23 @@ class Dask:
             yield client
 
     def _check(self, client: Any, shared: Path) -> None:
-        """Raises AlcoveError where a worker has not what the jobs need."""
-        for worker, sees in client.run(os.path.isdir, str(shared)).items():
-            if not sees:
-                raise AlcoveError(
-                    f"the dask worker {worker} does not see {shared}: its machine needs the data root at the same path"
-                )
+        """Raises AlcoveError where the scheduler or a worker has not what the jobs need."""
+        try:
+            client.submit(_sees, shared, pure=False).result()
+            seen = client.run(_sees, shared)
+        except (RuntimeError, ImportError, AttributeError) as error:
+            raise AlcoveError(
+                f"{self._name} and its workers must be started where this very alcove is installed: "
+                f"{str(error.__cause__ or error).splitlines()[0]}"
+            ) from error
+        for worker in (worker for worker, sees in seen.items() if not sees):
+            raise AlcoveError(
+                f"the dask worker {worker} does not see {shared}: its machine needs the data root at the same path"
+            )
+
+
+def _sees(folder: Path) -> bool:
+    return folder.is_dir()
 
 
 @contextmanager

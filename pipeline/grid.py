@@ -54,9 +54,7 @@ class Run:
         return {"every": log.log_every, "candidates": log.log_candidates} if log else None
 
 
-def check_grid(
-    heads: Sequence[str], strategies: Sequence[str], workers: int, engine: str = "processes"
-) -> None:
+def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int, engine: str = "processes") -> None:
     """Raises InputError for names, parameters and numbers that no data could make right, before anything is read."""
     if not (heads and strategies):
         raise InputError("a grid needs at least one head and one strategy: HEAD= and STRATEGY= take names, not nothing")
