@@ -184,9 +184,9 @@ class Dask:
     def _check(self, client: Any, shared: Path) -> None:
         """Raises AlcoveError where the scheduler or a worker has not what the jobs need."""
         try:
-            client.submit(_sees, shared, pure=False).result()
+            client.run_on_scheduler(_sees, shared)
             seen = client.run(_sees, shared)
-        except (RuntimeError, ImportError, AttributeError) as error:
+        except (RuntimeError, ImportError, AttributeError) as error:  # a job that cannot be read kills a worker
             raise AlcoveError(
                 f"{self._name} and its workers must be started where this very alcove is installed: "
                 f"{str(error.__cause__ or error).splitlines()[0]}"
@@ -214,7 +214,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
                 n_workers=workers,
                 threads_per_worker=1,
                 memory_limit=None,
-                dashboard_address=None,
+                dashboard_address=":0",  # None would take port 8787
                 local_directory=folder,
                 silence_logs=logging.CRITICAL,
             )
