@@ -163,8 +163,10 @@ class Dask:
     def _client(self, workers: int, n_jobs: int) -> Iterator[Any]:
         """Raises AlcoveError where the scheduler does not answer or has no workers."""
         from distributed import Client
+        from distributed.utils import silence_logging_cmgr
 
         with ExitStack() as stack:
+            stack.enter_context(silence_logging_cmgr(logging.CRITICAL))  # what matters is raised or warned of
             if self.address:
                 _require_scheduler(self.address)
                 if workers:
@@ -182,14 +184,13 @@ class Dask:
             yield client
 
     def _check(self, client: Any, shared: Path) -> None:
-        """Raises AlcoveError where the scheduler or a worker has not what the jobs need."""
+        """Raises AlcoveError where the scheduler or a worker has not what the jobs need: a job would be lost on it."""
         try:
             client.run_on_scheduler(_sees, shared)
             seen = client.run(_sees, shared)
-        except (RuntimeError, ImportError, AttributeError) as error:  # a job that cannot be read kills a worker
+        except Exception as error:  # a bare Exception with the other side's text
             raise AlcoveError(
-                f"{self._name} and its workers must be started where this very alcove is installed: "
-                f"{str(error.__cause__ or error).splitlines()[0]}"
+                f"{self._name} and its workers must run where this very alcove is installed ({error})"
             ) from error
         for worker in (worker for worker, sees in seen.items() if not sees):
             raise AlcoveError(
