@@ -74,7 +74,7 @@ def children() -> set[int]:
 def test_every_engine_does_the_same_runs(
     al: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On one worker, on a dask cluster of this machine, and on one that was there before; two processes follow below."""
+    """On one worker, on a dask cluster of this machine, and on one that was there before; on two processes below."""
     from distributed import LocalCluster
 
     assert main(al("one", "--workers", "1")) == 0
