@@ -30,11 +30,12 @@ LOG_CANDIDATES ?= 2000
 INPUTS     ?= step
 TARGET     ?= cross_entropy
 WORKERS    ?= 0
+ENGINE     ?= processes
 ACTION     ?= ls
 ARGS       ?=
 
 RUN  := .venv/bin/python -m pipeline
-TASK  = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool '$(POOL)' --pca $(PCA) --validation-size $(VALIDATION) --workers $(WORKERS) --data-root '$(DATA_ROOT)'
+TASK  = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool '$(POOL)' --pca $(PCA) --validation-size $(VALIDATION) --workers $(WORKERS) --engine '$(ENGINE)' --data-root '$(DATA_ROOT)'
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo pretrain embed al surrogate report cache runs test bench-embed lint clean
@@ -67,6 +68,7 @@ help:  ## explain every target and variable
 	@echo '             HEAD ridge, solve, inv, pinv, linear, mlp, svm; linear:recipe=supclust:epochs=50 [ridge]'
 	@echo '             VALIDATION training images kept for validation [a fifth, at most 1000]'
 	@echo '             WORKERS processes, 0 for one per core [0]'
+	@echo '             ENGINE processes, dask, or dask:tcp://HOST:8786, whose machines need the data root at the same path [processes]'
 	@echo '             SEEDS a number or a range such as 5-9 [al: 10; surrogate: those it was not trained on]'
 	@echo '  al         STRATEGY random,entropy,least_confidence,margin,coreset,typiclust,surrogate [the first six]'
 	@echo '             INITIAL first labels [10]    BATCH labels per round [1]    BUDGET labels in all, or 5% of the pool [210]'

@@ -6,7 +6,9 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 from cache.catalog import damage, describe_cache, list_caches, remove_cache
 from cache.errors import CacheMissError, InputError
@@ -24,6 +26,7 @@ from stages.al.variants import Redundant, parse_variant
 from stages.embed.config import EmbedConfig, PretrainConfig
 
 REASONS_SHOWN = 10
+T = TypeVar("T", bound=TaskConfig)
 
 
 def embed(config: EmbedConfig) -> int:
@@ -78,12 +81,13 @@ def pretrain(config: PretrainConfig) -> int:
 
 def al(config: AlConfig) -> int:
     """Stage two: the grid of heads x strategies x seeds."""
+    config = _rooted(config)
     started = time.perf_counter()
     seeds = parse_seeds(config.seeds)
     config.protocol.check()
     config.candidate_log.check()
     require_initial(config.protocol.initial)
-    check_grid(config.head, config.strategy, config.workers)
+    check_grid(config.head, config.strategy, config.workers, config.engine)
     task = _prepare(config)
     protocol = config.protocol.resolve(task.sizes[0])
     runs = plan(
@@ -95,7 +99,7 @@ def al(config: AlConfig) -> int:
         config.data_root,
         config.candidate_log,
     )
-    done, new = run_grid(task, runs, RunStore(config.data_root / "runs"), config.workers)
+    done, new = run_grid(task, runs, RunStore(config.data_root / "runs"), config.workers, config.engine)
     _say_runs(done, new, started)
     _warn_of_seen_seeds(done)
     return 0
@@ -103,9 +107,10 @@ def al(config: AlConfig) -> int:
 
 def surrogate(config: SurrogateConfig) -> int:
     """Stage three: train on the logs, then run the surrogate on seeds that training never saw."""
+    config = _rooted(config)
     started = time.perf_counter()
     store = RunStore(config.data_root / "runs")
-    check_grid([config.head], ["surrogate"], config.workers)
+    check_grid([config.head], ["surrogate"], config.workers, config.engine)
     seeds = parse_seeds(config.seeds) if config.seeds else None
     task = _prepare(config)
     _require_copies_together(config, task.sizes[0])
@@ -174,6 +179,16 @@ def demo(config: DemoConfig) -> int:
     """The four stages in order, with every default."""
     recipe = recipes.demo(config.data_root, config.workers)
     return embed(recipe.embed) or al(recipe.al) or surrogate(recipe.surrogate) or report(recipe.report)
+
+
+def _rooted(config: T) -> T:
+    """With a data root that dask workers find from whatever folder they were started in."""
+    root = config.data_root
+    return (
+        replace(config, data_root=root.absolute())
+        if config.engine != "processes" and isinstance(root, Path)
+        else config
+    )
 
 
 def _prepare(config: TaskConfig) -> Task:

@@ -29,6 +29,9 @@ class TaskConfig:
     """images of the training split kept out of the pool; by default a fifth, at most 1,000"""
     workers: int = 0
     """processes, 0 for one per core"""
+    engine: str = "processes"
+    """processes, dask, or dask:tcp://HOST:8786 for a running scheduler, whose workers' machines need alcove and the
+    data root at the same path (of an s3:// root, this machine's working folder); start them with --nthreads 1"""
     data_root: Location = Path("data")
     """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 

@@ -1,4 +1,4 @@
-"""The grid runner: every head x strategy x seed on one feature cache, in parallel processes, resumable."""
+"""The grid runner: every head x strategy x seed on one feature cache, many at once, resumable."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -23,6 +23,7 @@ from cache.errors import InputError
 from cache.files import digest_json, require_writable
 from cache.location import Location
 from cache.runs import RunStore, StoredRun
+from pipeline.engines import build_engine
 from pipeline.task import Task, load_data, model_folder
 from stages.al.heads import HEADS, build_head
 from stages.al.loop import Cell, RunLog, run_active_learning
@@ -56,12 +57,13 @@ class Run:
         return {"every": log.log_every, "candidates": log.log_candidates} if log else None
 
 
-def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int) -> None:
+def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int, engine: str = "processes") -> None:
     """Raises InputError for names, parameters and numbers that no data could make right, before anything is read."""
     if not (heads and strategies):
         raise InputError("a grid needs at least one head and one strategy: HEAD= and STRATEGY= take names, not nothing")
     if workers < 0:
         raise InputError(f"workers={workers} must be 0 (one per core) or more")
+    build_engine(engine)
     for head in heads:
         build_head(head, 2)
     for strategy in strategies:
@@ -115,7 +117,9 @@ def _logs_candidates(candidate_log: CandidateLog | None, head: Any, seed: int) -
     return candidate_log is not None and seed < candidate_log.log_seeds and hasattr(head, "influence")
 
 
-def run_grid(task: Task, runs: Sequence[Run], store: RunStore, workers: int) -> tuple[list[StoredRun], int]:
+def run_grid(
+    task: Task, runs: Sequence[Run], store: RunStore, workers: int, engine: str = "processes"
+) -> tuple[list[StoredRun], int]:
     """Do the runs that are missing; every finished one is stored at once. Returns all of them, and how many are new.
 
     Each process computes with one thread: the small products here lose more than they gain from several.
@@ -125,33 +129,41 @@ def run_grid(task: Task, runs: Sequence[Run], store: RunStore, workers: int) -> 
     if todo:
         command = " ".join(["alcove", *sys.argv[1:]])
         about = {"versions": _versions(), "commit": _commit(), "command": command}
-        workers = min(workers or os.cpu_count() or 1, len(todo))
-        jobs = jobs_of(todo, workers)
+        jobs = [
+            Job(task=task, runs=runs_together, store=store, about=about)
+            for runs_together in split(todo, workers or os.cpu_count() or 1)
+        ]
         with (
-            parallel_config(backend="loky", inner_max_num_threads=1),
+            closing(build_engine(engine).finish(jobs, workers, task.derived.root)) as finished,
             tqdm(total=len(todo), desc="al", unit="run", disable=None) as progress,
         ):
-            parallel = Parallel(n_jobs=min(workers, len(jobs)), return_as="generator_unordered")
-            for done in parallel(delayed(run_together)(task, job, store, about) for job in jobs):
-                progress.update(done)
+            for job in finished:
+                progress.update(len(job.runs))
     return [found for run in runs if (found := store.get(run.run_id))], len(todo)
 
 
-def run_together(task: Task, runs: Sequence[Run], store: RunStore, about: Mapping[str, Any]) -> int:
-    """Runs of one head and protocol, from memory-mapped features to the store, on one thread. Returns how many."""
-    started = time.perf_counter()
-    with threadpool_limits(1):
-        pool, validation, test = load_data(task.derived, task.n_classes, task.sizes)
-        head = build_head(runs[0].head, task.n_classes)
-        cells = [
-            Cell(strategy=STRATEGIES.build(run.strategy), seed=run.seed, candidate_log=run.candidate_log)
-            for run in runs
-        ]
-        logs = run_active_learning(pool, validation, test, head, runs[0].protocol, cells)
-    seconds = (time.perf_counter() - started) / len(runs)
-    for run, log in zip(runs, logs, strict=True):
-        _store(task, run, log, seconds, store, about)
-    return len(runs)
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Runs of one head and protocol, from memory-mapped features to the store, on one thread."""
+
+    task: Task
+    runs: Sequence[Run]
+    store: RunStore
+    about: Mapping[str, Any]
+
+    def __call__(self) -> None:
+        started, task = time.perf_counter(), self.task
+        with threadpool_limits(1):
+            pool, validation, test = load_data(task.derived, task.n_classes, task.sizes)
+            head = build_head(self.runs[0].head, task.n_classes)
+            cells = [
+                Cell(strategy=STRATEGIES.build(run.strategy), seed=run.seed, candidate_log=run.candidate_log)
+                for run in self.runs
+            ]
+            logs = run_active_learning(pool, validation, test, head, self.runs[0].protocol, cells)
+        seconds = (time.perf_counter() - started) / len(self.runs)
+        for run, log in zip(self.runs, logs, strict=True):
+            _store(task, run, log, seconds, self.store, self.about)
 
 
 def _store(task: Task, run: Run, log: RunLog, seconds: float, store: RunStore, about: Mapping[str, Any]) -> None:
@@ -170,19 +182,19 @@ def _store(task: Task, run: Run, log: RunLog, seconds: float, store: RunStore, a
     store.put(run.run_id, record, _rounds_table(log, task.ids), _candidates_table(log))
 
 
-def jobs_of(runs: Sequence[Run], workers: int) -> list[list[Run]]:
+def split(runs: Sequence[Run], workers: int) -> list[list[Run]]:
     """What a worker does in one go: one run, or where the head trains many at once, an equal share of its runs."""
-    jobs: list[list[Run]] = []
+    parts: list[list[Run]] = []
     together: dict[tuple[str, Protocol], list[Run]] = {}
     for run in runs:
         if hasattr(HEADS.parse(run.head)[0], "fit_many"):
             together.setdefault((run.head, run.protocol), []).append(run)
         else:
-            jobs.append([run])
+            parts.append([run])
     for alike in together.values():
         size = min(-(-len(alike) // workers), MOST_TOGETHER)
-        jobs += [alike[start : start + size] for start in range(0, len(alike), size)]
-    return jobs
+        parts += [alike[start : start + size] for start in range(0, len(alike), size)]
+    return parts
 
 
 def parse_seeds(text: str) -> list[int]:

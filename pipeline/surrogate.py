@@ -65,7 +65,7 @@ def evaluate_surrogate(
         seen = {run.record["run"]["seed"] for run in runs if run.record["run"]["protocol"] == protocol}
         chosen = sorted(seen - set(trained_on)) if seeds is None else seeds
         cells += plan(task, [config.head], ["surrogate"], chosen, Protocol(**protocol), config.data_root)
-    return run_grid(task, cells, store, config.workers)
+    return run_grid(task, cells, store, config.workers, config.engine)
 
 
 def _stands(folder: Path, learned_from: str) -> bool:

@@ -89,7 +89,7 @@ def test_every_component_says_what_it_is(registry: Registry) -> None:
     [
         ("pipeline.cli", ("torch", "sklearn", "matplotlib", "pandas", "zarr")),
         ("pipeline.commands", ("torch", "timm", "torchvision")),
-        ("pipeline.grid", ("torch", "timm", "torchvision")),
+        ("pipeline.grid", ("torch", "timm", "torchvision", "dask", "distributed")),
     ],
 )
 def test_heavy_packages_are_imported_where_they_are_used(module: str, unwanted: tuple[str, ...]) -> None:
@@ -174,5 +174,6 @@ def test_makefile_and_command_line_share_their_defaults() -> None:
         "INPUTS": training.inputs,
         "TARGET": training.target,
         "WORKERS": al.workers,
+        "ENGINE": al.engine,
     }
     assert {name: defaults[name] for name in expected} == {name: str(value) for name, value in expected.items()}

@@ -1,8 +1,8 @@
 """Readings of a row of logits, shared by the uncertainty strategies and the surrogate's inputs.
 
 Log-probabilities are logits too. In double precision all keep their digits where the probabilities saturate, as those
-of the thesis's targets do: 1 - p is never computed from a p that has been rounded to 1. All are fastest where the column
-of a class lies together in memory.
+of the thesis's targets do: 1 - p is never computed from a p that has been rounded to 1. All are fastest where the
+column of a class lies together in memory.
 """
 
 import numpy as np
@@ -53,6 +53,7 @@ def _less_largest(
     In double precision with all its digits; in single precision, which only screens, as a difference.
     """
     rest = exponentials.sum(axis=1) - 1
-    lost = np.flatnonzero(rest < 0.5) if rest.dtype == np.float64 else []
-    rest[lost] = np.where(shifted[lost] < 0, exponentials[lost], 0).sum(axis=1)
+    if rest.dtype == np.float64:
+        small = np.flatnonzero(rest < 0.5)
+        rest[small] = np.where(shifted[small] < 0, exponentials[small], 0).sum(axis=1)
     return rest
