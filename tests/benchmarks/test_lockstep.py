@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from stages.al.heads.lockstep import train_linear
+from stages.al.heads.lockstep import train_network
 from stages.al.heads.recipes import RECIPES
 from tests.conftest import blobs
 from tests.unit.test_gradient_heads import plain_loop, with_bias
@@ -58,7 +58,8 @@ def data_loaders(features: np.ndarray, labels: np.ndarray) -> None:
 
 
 def lockstep(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return train_linear(features, labels, n_classes=CLASSES, training=TRAINING, seeds=range(RUNS))
+    start = [np.zeros((RUNS, features.shape[2] + 1, CLASSES), dtype=np.float32)]
+    return train_network(features, labels, start=start, training=TRAINING, seeds=range(RUNS))[0]
 
 
 def test_plain_loops(benchmark: Callable[..., np.ndarray], task: tuple[np.ndarray, np.ndarray]) -> None:
