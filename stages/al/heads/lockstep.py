@@ -145,7 +145,9 @@ class _Stopping:
     """The best weights of every run so far, by validation cross-entropy, until its patience is spent."""
 
     def __init__(self, weights: np.ndarray, validation: Labeled, patience: int):
-        self._X, self._y = _with_ones(np.asarray(validation[0])).T, torch.tensor(validation[1], dtype=torch.long)
+        # a product with images in contiguous columns is two to three times faster
+        self._X = np.ascontiguousarray(_with_ones(np.asarray(validation[0])).T)
+        self._y = torch.tensor(validation[1], dtype=torch.long)
         self._patience, self._waited = patience, np.zeros(len(weights), dtype=int)
         self.best, self.lowest = weights.copy(), np.full(len(weights), np.inf)
 
