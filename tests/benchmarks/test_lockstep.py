@@ -3,9 +3,10 @@
 Timed with `pytest tests/benchmarks --benchmark-enable`; otherwise run once as plain tests.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -28,8 +29,12 @@ def task(request: pytest.FixtureRequest, rng: np.random.Generator) -> tuple[np.n
 
 
 @pytest.fixture(autouse=True)
-def one_torch_thread() -> None:
+def as_users_run_it() -> Iterator[None]:
+    """On one thread, as in the grid, and with annotations unchecked: the checks take longer than a step."""
     torch.set_num_threads(1)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def one_after_the_other(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
