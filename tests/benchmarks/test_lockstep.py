@@ -3,15 +3,16 @@
 Timed with `pytest tests/benchmarks --benchmark-enable`; otherwise run once as plain tests.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from stages.al.heads.lockstep import train_linear
+from stages.al.heads.lockstep import train_network
 from stages.al.heads.recipes import RECIPES
 from tests.conftest import blobs
 from tests.unit.test_gradient_heads import plain_loop, with_bias
@@ -28,8 +29,12 @@ def task(request: pytest.FixtureRequest, rng: np.random.Generator) -> tuple[np.n
 
 
 @pytest.fixture(autouse=True)
-def one_torch_thread() -> None:
+def as_users_run_it() -> Iterator[None]:
+    """On one thread, as in the grid, and with annotations unchecked: the checks take longer than a step."""
     torch.set_num_threads(1)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def one_after_the_other(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -58,7 +63,8 @@ def data_loaders(features: np.ndarray, labels: np.ndarray) -> None:
 
 
 def lockstep(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return train_linear(features, labels, n_classes=CLASSES, training=TRAINING, seeds=range(RUNS))
+    start = [np.zeros((RUNS, features.shape[2] + 1, CLASSES), dtype=np.float32)]
+    return train_network(features, labels, start=start, training=TRAINING, seeds=range(RUNS))[0]
 
 
 def test_plain_loops(benchmark: Callable[..., np.ndarray], task: tuple[np.ndarray, np.ndarray]) -> None:

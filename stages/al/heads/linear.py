@@ -1,24 +1,22 @@
 """Softmax regression trained by gradient: the thesis's classifier (seed 002, 5.2) and those of two other papers."""
 
-from typing import Any
-
 import numpy as np
 
 from stages.al.heads.base import HEADS
 from stages.al.heads.closed_form import Ridge
 from stages.al.heads.gradient import GradientHead
 
-STARTS = ("cold", "closed_form")
-
 
 @HEADS.register("linear")
 class Linear(GradientHead):
     """Softmax regression with a bias, by gradient descent on the cross-entropy (thesis seed 002, 5.2 and 4.6).
 
-    start : cold, weights of zero; or closed_form, the logits of the head `ridge` as it stands (thesis 6.1)
+    start : cold, weights of zero; closed_form, the logits of the head `ridge` as it stands (thesis 6.1); or warm
 
     Deviation: PyTorch draws the initial weights, which a convex problem does not need.
     """
+
+    starts = ("cold", "closed_form", "warm")
 
     def __init__(
         self,
@@ -35,10 +33,12 @@ class Linear(GradientHead):
         drop_last: bool | None = None,
         schedule: str | None = None,
         patience: int | None = None,
+        dropout: float | None = None,
         seed: int = 0,
         n_classes: int | None = None,
     ):
         super().__init__(
+            start=start,
             recipe=recipe,
             optimizer=optimizer,
             learning_rate=learning_rate,
@@ -50,30 +50,14 @@ class Linear(GradientHead):
             drop_last=drop_last,
             schedule=schedule,
             patience=patience,
+            dropout=dropout,
             seed=seed,
             n_classes=n_classes,
         )
-        self.start = start
 
-    def check_parameters(self) -> None:
-        super().check_parameters()
-        if self.start not in STARTS:
-            raise ValueError(f"start must be one of {', '.join(STARTS)}, got {self.start!r}")
-
-    def _train(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None) -> list[Any]:
-        from stages.al.heads.lockstep import train_linear
-
-        n_classes, start = len(self.classes_), None
+    def _first_layers(self, X: np.ndarray, y: np.ndarray, n_classes: int) -> list[np.ndarray]:
+        weights = np.zeros((X.shape[1] + 1, n_classes))
         if self.start == "closed_form":
             ridge = Ridge(n_classes=n_classes).fit(X, y)
-            start = np.vstack([ridge.weights_ / ridge.temperature, np.zeros(n_classes)])[None].astype(np.float32)
-        trained = train_linear(
-            X[None],
-            y[None],
-            n_classes=n_classes,
-            training=self.training,
-            seeds=[self.seed],
-            start=start,
-            validation=validation,
-        )
-        return [trained[0]]
+            weights[:-1] = ridge.weights_ / getattr(ridge, "temperature_", ridge.temperature)
+        return [weights]

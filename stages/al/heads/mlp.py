@@ -1,11 +1,12 @@
 """A network with one hidden layer: the thesis's ablation of the classifier (seed 002, 5.8 and 7.4)."""
 
-from typing import Any
-
 import numpy as np
 
 from stages.al.heads.base import HEADS
 from stages.al.heads.gradient import GradientHead
+
+INITIAL = 1
+"""Stream of the seed that initial weights draw from; batches and dropout have their own (`lockstep`)."""
 
 
 @HEADS.register("mlp")
@@ -21,6 +22,7 @@ class MLP(GradientHead):
         self,
         *,
         hidden: int = 128,
+        start: str = "cold",
         recipe: str = "thesis",
         optimizer: str | None = None,
         learning_rate: float | None = None,
@@ -32,10 +34,12 @@ class MLP(GradientHead):
         drop_last: bool | None = None,
         schedule: str | None = None,
         patience: int | None = None,
+        dropout: float | None = None,
         seed: int = 0,
         n_classes: int | None = None,
     ):
         super().__init__(
+            start=start,
             recipe=recipe,
             optimizer=optimizer,
             learning_rate=learning_rate,
@@ -47,6 +51,7 @@ class MLP(GradientHead):
             drop_last=drop_last,
             schedule=schedule,
             patience=patience,
+            dropout=dropout,
             seed=seed,
             n_classes=n_classes,
         )
@@ -57,13 +62,6 @@ class MLP(GradientHead):
         if self.hidden <= 0:
             raise ValueError(f"hidden={self.hidden} must be positive")
 
-    def _train(self, X: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None) -> list[Any]:
-        from stages.al.heads.lockstep import train_network
-
-        bound = 1 / np.sqrt(X.shape[1])
-        drawn = np.random.default_rng([self.seed, 1]).uniform(-bound, bound, (1, X.shape[1] + 1, self.hidden))
-        start = [drawn.astype(np.float32), np.zeros((1, self.hidden + 1, len(self.classes_)), dtype=np.float32)]
-        layers = train_network(
-            X[None], y[None], start=start, training=self.training, seeds=[self.seed], validation=validation
-        )
-        return [layer[0] for layer in layers]
+    def _first_layers(self, X: np.ndarray, y: np.ndarray, n_classes: int) -> list[np.ndarray]:
+        bound, rng = 1 / np.sqrt(X.shape[1]), np.random.default_rng([self.seed, INITIAL])
+        return [rng.uniform(-bound, bound, (X.shape[1] + 1, self.hidden)), np.zeros((self.hidden + 1, n_classes))]

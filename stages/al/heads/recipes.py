@@ -17,6 +17,7 @@ class Training:
     drop_last : leave out an epoch's last batch where it is smaller than the others
     schedule : of the learning rate over the epochs; cosine falls to zero at the last
     patience : epochs without a lower validation cross-entropy before a run stops; 0 never stops early
+    dropout : share of the input features set to zero in training, drawn for every image anew; no paper here has it
     """
 
     optimizer: str
@@ -29,6 +30,7 @@ class Training:
     drop_last: bool = False
     schedule: str = "constant"
     patience: int = 0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -42,6 +44,8 @@ class Training:
                 "weight_decay and patience must be 0 or more and momentum in [0, 1), "
                 f"got {self.weight_decay}, {self.patience} and {self.momentum}"
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} must be in [0, 1)")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
 
