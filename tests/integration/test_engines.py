@@ -18,7 +18,7 @@ import pytest
 import pipeline.engines
 from cache.errors import AlcoveError
 from pipeline.cli import main
-from pipeline.engines import Dask, Job, Processes, build_engine
+from pipeline.engines import Dask, Processes, build_engine
 from tests.files import photos
 from tests.integration.jobs import die_first, leave
 
@@ -133,7 +133,7 @@ def test_a_grid_that_was_stopped_goes_on(
 
 @ENGINES
 def test_a_killed_worker_costs_only_what_it_was_at(engine: Processes | Dask, tmp_path: Path) -> None:
-    jobs: list[Job] = [partial(die_first, "killed", tmp_path, 1)]
+    jobs: list[partial[None]] = [partial(die_first, "killed", tmp_path, 1)]
     jobs += [partial(leave, f"job {i}", tmp_path) for i in range(6)]
     before = children()
     with pytest.warns(UserWarning, match=r"a worker process was killed.*1 killed so far|dask lost the worker"):
@@ -149,7 +149,7 @@ def test_a_killed_worker_costs_only_what_it_was_at(engine: Processes | Dask, tmp
 @pytest.mark.filterwarnings("ignore:a worker process was killed", "ignore:dask lost the worker")
 def test_a_job_that_kills_every_worker_is_given_up(engine: Processes | Dask, tmp_path: Path) -> None:
     """All others are done before; with dask those it never shared a worker with."""
-    jobs: list[Job] = [partial(die_first, "deadly", tmp_path, 99), partial(leave, "good", tmp_path)]
+    jobs: list[partial[None]] = [partial(die_first, "deadly", tmp_path, 99), partial(leave, "good", tmp_path)]
     before = children()
     with pytest.raises(AlcoveError, match=r"killed.*want of memory.*WORKERS=1.*PCA=.*finished is kept"):
         list(engine.finish(jobs, 2, tmp_path))

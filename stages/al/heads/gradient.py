@@ -6,25 +6,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from stages.al.heads.base import encode_labels
 from stages.al.heads.closed_form import softmax
 from stages.al.heads.recipes import RECIPES, Training
-
-
-def encode_labels(y: np.ndarray, n_classes: int | None) -> tuple[np.ndarray, Int[np.ndarray, "n"]]:
-    """The classes and each label's place among them. Raises ValueError for labels outside 0 .. n_classes - 1."""
-    check_classification_targets(y)
-    if n_classes is None:
-        classes, places = np.unique(y, return_inverse=True)
-        return classes, places
-    classes = np.arange(n_classes)
-    if not np.isin(y, classes).all():
-        raise ValueError(f"labels must be 0 .. {n_classes - 1}, found {np.setdiff1d(y, classes)}")
-    return classes, y.astype(int)
 
 
 class GradientHead(ClassifierMixin, BaseEstimator):
@@ -192,7 +180,7 @@ class GradientHead(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
         """Rows that sum to 1, float64, for X (n, dim)."""
-        return softmax(self.logits(self._checked(X)))
+        return softmax(self.logits(self._checked(X)).astype(np.float64))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row of X (n, dim)."""

@@ -1,6 +1,7 @@
 """Softmax regression trained by gradient: the thesis's classifier (seed 002, 5.2) and those of two other papers."""
 
 import numpy as np
+from jaxtyping import Float
 
 from stages.al.heads.base import HEADS
 from stages.al.heads.closed_form import Ridge
@@ -55,9 +56,13 @@ class Linear(GradientHead):
             n_classes=n_classes,
         )
 
+    def affine(self) -> tuple[Float[np.ndarray, "dim classes"], Float[np.ndarray, "classes"]]:
+        """W and b of the logits X W + b."""
+        return self.weights_[:-1], self.weights_[-1]
+
     def _first_layers(self, X: np.ndarray, y: np.ndarray, n_classes: int) -> list[np.ndarray]:
         weights = np.zeros((X.shape[1] + 1, n_classes))
         if self.start == "closed_form":
             ridge = Ridge(n_classes=n_classes).fit(X, y)
-            weights[:-1] = ridge.weights_ / getattr(ridge, "temperature_", ridge.temperature)
+            weights[:-1] = ridge.weights_ / ridge.temperature_
         return [weights]
