@@ -73,6 +73,10 @@ class Registry:
             raise InputError(f"{self.kind} {component.name!r} has no parameter {key!r}; it has: {known}")  # type: ignore[attr-defined]
         kinds = _scalar_types(typing.get_type_hints(component.__init__)[key])  # type: ignore[misc]
         for kind in kinds:
+            if isinstance(kind, str):
+                if text == kind:
+                    return text
+                continue
             try:
                 value = _TRUE_FALSE[text.lower()] if kind is bool else kind(text)
                 if isinstance(value, float) and not math.isfinite(value):
@@ -80,12 +84,14 @@ class Registry:
                 return value
             except (KeyError, ValueError):
                 continue
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise InputError(f"{self.kind} {component.name!r}: {key}={text!r} is not a valid {wanted}")  # type: ignore[attr-defined]
+        wanted = " or ".join(repr(kind) if isinstance(kind, str) else f"a valid {kind.__name__}" for kind in kinds)
+        raise InputError(f"{self.kind} {component.name!r}: {key}={text!r} is not {wanted}")  # type: ignore[attr-defined]
 
 
-def _scalar_types(hint: Any) -> list[type]:
-    """The scalar types of an annotation such as ``float | None``, None left out."""
-    if isinstance(hint, types.UnionType):
-        return [kind for kind in typing.get_args(hint) if kind is not type(None)]
-    return [hint]
+def _scalar_types(hint: Any) -> list[type | str]:
+    """What a text may be of an annotation such as ``float | Literal["fitted"] | None``: scalar types, and words."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return [kind for part in typing.get_args(hint) for kind in _scalar_types(part)]
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    return [hint] if hint in (bool, int, float, str) else []

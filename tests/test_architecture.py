@@ -26,10 +26,11 @@ MAY_IMPORT = {
     "stages.surrogate": {"cache", "stages.registry", "stages.surrogate"},
     "pipeline": {"cache", "stages", "pipeline"},
 }
+HEAD_HELPERS = {"base", "calibration", "gradient", "least_squares", "lockstep", "members", "recipes", "spectrum"}
 REGISTRIES = [
     (DATASETS, "stages/embed/images", {"arrays", "base", "decoding", "download"}),
     (BACKBONES, "stages/embed/backbones", {"base", "cifar_stem", "convnet", "hub", "self_supervised", "weights"}),
-    (HEADS, "stages/al/heads", {"base", "gradient", "lockstep", "recipes"}),
+    (HEADS, "stages/al/heads", HEAD_HELPERS),
     (STRATEGIES, "stages/al/strategies", {"base"}),
 ]
 SOURCES = sorted(path for folder in ("cache", "stages", "pipeline") for path in (ROOT / folder).rglob("*.py"))

@@ -11,7 +11,7 @@ product (`moved_`).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -106,9 +106,9 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         self,
         *,
         epsilon: float = 1e-32,
-        temperature: float | str = 1.0,
+        temperature: float | Literal["fitted"] = 1.0,
         intercept: bool = False,
-        class_weight: str | dict | None = None,
+        class_weight: Literal["balanced"] | dict | None = None,
         dims_per_label: float | None = None,
         n_classes: int | None = None,
     ):
@@ -341,9 +341,9 @@ class TruncatedPinv(ClosedFormSoftmax):
         *,
         share: float = 0.5,
         epsilon: float = 1e-32,
-        temperature: float | str = 1.0,
+        temperature: float | Literal["fitted"] = 1.0,
         intercept: bool = False,
-        class_weight: str | dict | None = None,
+        class_weight: Literal["balanced"] | dict | None = None,
         dims_per_label: float | None = None,
         n_classes: int | None = None,
     ):
@@ -389,11 +389,11 @@ class Ridge(ClosedFormSoftmax):
     def __init__(
         self,
         *,
-        penalty: float | str = 10.0,
+        penalty: float | Literal["gcv"] = 10.0,
         epsilon: float = 1e-32,
-        temperature: float | str = 10.0,
+        temperature: float | Literal["fitted"] = 10.0,
         intercept: bool = False,
-        class_weight: str | dict | None = None,
+        class_weight: Literal["balanced"] | dict | None = None,
         dims_per_label: float | None = None,
         n_classes: int | None = None,
     ):
