@@ -23,6 +23,7 @@ INITIAL_SET ?= random
 BATCH      ?= 1
 BUDGET     ?= 210
 CANDIDATES ?= 10000
+TRAIN_VIEWS ?= first
 VALIDATION ?= None
 LOG_SEEDS  ?= 5
 LOG_EVERY  ?= 10
@@ -38,7 +39,7 @@ RUN  := .venv/bin/python -m pipeline
 TASK  = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool '$(POOL)' --pca $(PCA) --validation-size $(VALIDATION) --workers $(WORKERS) --engine '$(ENGINE)' --data-root '$(DATA_ROOT)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain embed al surrogate report cache runs test bench-embed lint clean
+.PHONY: help install demo pretrain embed al surrogate report cache runs test bench-embed bench-al lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
@@ -65,15 +66,17 @@ help:  ## explain every target and variable
 	@echo '  al, surrogate'
 	@echo '             KEY beginning of a cache key, where several match    PCA dimensions kept, 0 for all [50]'
 	@echo '             POOL whole, longtail:FACTOR, redundant:COPIES:IMAGES, subset:IMAGES or subset:10% [whole]'
-	@echo '             HEAD ridge, solve, inv, pinv, linear, mlp, svm; linear:recipe=supclust:epochs=50 [ridge]'
+	@echo '             HEAD ridge, solve, inv, pinv, truncated_pinv, linear, mlp, svm [ridge]; their settings after colons,'
+	@echo '             such as ridge:penalty=gcv:temperature=fitted:intercept=true or linear:recipe=supclust:start=warm'
 	@echo '             VALIDATION training images kept for validation [a fifth, at most 1000]'
 	@echo '             WORKERS processes, 0 for one per core [0]'
 	@echo '             ENGINE processes, dask, or dask:tcp://HOST:8786, whose machines need the data root at the same path [processes]'
 	@echo '             SEEDS a number or a range such as 5-9 [al: 10; surrogate: those it was not trained on]'
-	@echo '  al         STRATEGY random,entropy,least_confidence,margin,coreset,typiclust,surrogate [the first six]'
+	@echo '  al         STRATEGY random,entropy,least_confidence,margin,coreset,typiclust,bald,surrogate [the first six]'
 	@echo '             INITIAL first labels [10]    BATCH labels per round [1]    BUDGET labels in all, or 5% of the pool [210]'
 	@echo '             INITIAL_SET random, one_per_class, kmeans, kcenter, typical [random]'
 	@echo '             CANDIDATES images drawn per round that may be queried [10000]'
+	@echo '             TRAIN_VIEWS first, or all: every cached view of a labeled image is a row to learn from [first]'
 	@echo '             LOG_SEEDS seeds below this number log candidates for the surrogate [5]'
 	@echo '             LOG_EVERY rounds between two logs [10]    LOG_CANDIDATES logged of a round at most [2000]'
 	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
@@ -100,7 +103,7 @@ embed: install  ## stage one: images -> features, once per backbone
 	$(RUN) embed --dataset '$(DATASET)' --backbone '$(BACKBONE)' --views '$(VIEWS)' --weights '$(WEIGHTS)' --device $(DEVICE) --shard $(SHARD) --data-root '$(DATA_ROOT)' $(ARGS)
 
 al: install  ## stage two: active learning, strategies x seeds, on cached features
-	$(RUN) al $(TASK) --head '$(HEAD)' --strategy '$(STRATEGY)' --seeds '$(SEEDS)' --initial '$(INITIAL_SET)' --initial-size '$(INITIAL)' --batch-size $(BATCH) --budget '$(BUDGET)' --candidates $(CANDIDATES) --log-seeds $(LOG_SEEDS) --log-every $(LOG_EVERY) --log-candidates $(LOG_CANDIDATES) $(ARGS)
+	$(RUN) al $(TASK) --head '$(HEAD)' --strategy '$(STRATEGY)' --seeds '$(SEEDS)' --initial '$(INITIAL_SET)' --initial-size '$(INITIAL)' --batch-size $(BATCH) --budget '$(BUDGET)' --candidates $(CANDIDATES) --train-views $(TRAIN_VIEWS) --log-seeds $(LOG_SEEDS) --log-every $(LOG_EVERY) --log-candidates $(LOG_CANDIDATES) $(ARGS)
 
 surrogate: install  ## stage three: learn from the logs which image to label next, and test it
 	$(RUN) surrogate $(TASK) --head '$(HEAD)' --inputs $(INPUTS) --target $(TARGET) $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(ARGS)
@@ -119,6 +122,9 @@ test: install  ## the test suite (6 minutes at most)
 
 bench-embed: install  ## images/s of stage one beside the bare network and the loop one would write
 	.venv/bin/python -m tests.benchmarks.embed $(ARGS)
+
+bench-al: install  ## runs/s of stage two beside the thesis's procedure and plain loops (15 minutes)
+	.venv/bin/python -m tests.benchmarks.al $(ARGS)
 
 lint: install  ## ruff and mypy
 	.venv/bin/ruff check .

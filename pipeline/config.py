@@ -41,7 +41,7 @@ class AlConfig(TaskConfig):
     """Run active learning on cached features: every head x strategy x seed, many runs at once."""
 
     head: tuple[str, ...] = ("ridge",)
-    """ridge, solve, inv, pinv; hyperparameters after colons, such as ridge:penalty=50"""
+    """ridge, solve, inv, pinv, truncated_pinv, linear, mlp, svm; settings after colons, such as ridge:penalty=50"""
     strategy: tuple[str, ...] = ("random", "entropy", "least_confidence", "margin", "coreset", "typiclust")
     """strategies, comma-separated"""
     seeds: str = "10"

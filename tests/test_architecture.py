@@ -168,6 +168,7 @@ def test_makefile_and_command_line_share_their_defaults() -> None:
         "BATCH": al.protocol.batch_size,
         "BUDGET": al.protocol.budget,
         "CANDIDATES": al.protocol.candidates,
+        "TRAIN_VIEWS": al.protocol.train_views,
         "VALIDATION": al.validation_size,
         "LOG_SEEDS": al.candidate_log.log_seeds,
         "LOG_EVERY": al.candidate_log.log_every,
