@@ -62,7 +62,7 @@ class TrackedLogits:
         if moved and moved.weights_before is stood and len(moved.gains) < len(head.classes_):
             self._moved += float(np.linalg.norm(moved.gains) * np.linalg.norm(moved.surprise))
             if self._moved <= LARGEST_MOVE * np.linalg.norm(head.weights_):
-                return moved
+                return moved.single()
         self._moved = 0.0
         if len(self._raw) != len(head.classes_):
             self._raw = np.empty((len(head.classes_), len(self._features)), dtype=np.float32)
@@ -75,9 +75,11 @@ class TrackedLogits:
             self._raw[:, block] = head.raw_logits(features).T
             return
         for gain, constant, surprise in zip(move.gains, move.constants, move.surprise, strict=True):
-            influence = features @ gain.astype(np.float32) + np.float32(constant)
-            self._raw[:, block] += surprise.astype(np.float32)[:, None] * influence
-        self._raw[head.unseen_, block] = self._raw[head.unseen_[:1], block]
+            influence = features @ gain
+            influence += constant
+            self._raw[:, block] += surprise[:, None] * influence
+        if len(head.unseen_):
+            self._raw[head.unseen_, block] = self._raw[head.unseen_[:1], block]
 
 
 def measure_logits(

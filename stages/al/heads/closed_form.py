@@ -78,6 +78,11 @@ class Moved:
         """No new image, no move."""
         return cls(weights, np.empty((0, len(weights))), np.empty(0), np.empty((0, weights.shape[1])))
 
+    def single(self) -> "Moved":
+        """The same in single precision."""
+        parts = (part.astype(np.float32) for part in (self.gains, self.constants, self.surprise))
+        return Moved(self.weights_before, *parts)
+
 
 class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
     """Base of the closed-form heads; subclasses say how the system is solved.
@@ -175,7 +180,8 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         """The logits before the temperature: x'W and the intercept."""
         raw = X @ self.weights_.astype(X.dtype)
         raw += self.intercept_.astype(X.dtype)
-        raw[:, self.unseen_] = raw[:, self.unseen_[:1]]  # whatever the rounding of a matrix product
+        if len(self.unseen_):  # equal whatever the rounding of a matrix product
+            raw[:, self.unseen_] = raw[:, self.unseen_[:1]]
         return raw
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
@@ -245,7 +251,7 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         targets = log_targets(places, len(self.classes_), self.epsilon)
         before, surprise = self.weights_, targets - self.raw_logits(X)
         gains, constants = system.append(X, targets, weight)
-        self.unseen_ = np.setdiff1d(self.unseen_, places)
+        self.unseen_ = np.setdiff1d(self.unseen_, places) if len(self.unseen_) else self.unseen_
         self._take(system.coefficients, system.constant)
         self.moved_ = Moved(before, gains, constants, surprise)
 
@@ -276,12 +282,14 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
 
     def expand(self, rows: np.ndarray) -> np.ndarray:
         """Back from it: (m, features)."""
-        return np.pad(rows, ((0, 0), (0, self.n_features_in_ - rows.shape[1])))
+        missing = self.n_features_in_ - rows.shape[1]
+        return np.pad(rows, ((0, 0), (0, missing))) if missing else rows
 
     def _take(self, coefficients: np.ndarray, constant: np.ndarray) -> None:
-        self.weights_, self.intercept_ = self.expand(coefficients.T).T, constant.copy()
-        for fitted in (self.weights_, self.intercept_):
-            fitted[..., self.unseen_] = fitted[..., self.unseen_[:1]]
+        self.weights_, self.intercept_ = self.expand(coefficients.T).T.copy(), constant.copy()
+        if len(self.unseen_):
+            for fitted in (self.weights_, self.intercept_):
+                fitted[..., self.unseen_] = fitted[..., self.unseen_[:1]]
 
     def _checked(self, X: Any, dtype: Any = (np.float64, np.float32)) -> np.ndarray:
         check_is_fitted(self)

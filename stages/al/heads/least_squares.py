@@ -17,7 +17,7 @@ transformations touch R and G, so that errors do not build up, and no condition 
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import lapack, qr, solve_triangular
+from scipy.linalg import lapack, qr
 
 RANK_TOLERANCE = 1e-10
 """A direction whose length is below this share of the longest row counts as rounding. Features are single precision."""
@@ -118,7 +118,7 @@ class LeastSquares:
         self._G, _, _ = lapack.dtpmqrt(0, reflectors, factors, self._G, T, side="L", trans="T")
 
     def _solve(self) -> None:
-        Z = solve_triangular(self._R, self._G, check_finite=False) if len(self._R) else self._G
+        Z = lapack.dtrtrs(self._R, self._G)[0] if len(self._R) else self._G
         coefficients, constant = self._to_features(Z.T)
         self.coefficients, self.constant = coefficients.T, constant
 
@@ -126,8 +126,8 @@ class LeastSquares:
         """(R'R)^-1 of every row."""
         if not len(self._R):
             return rows
-        half = solve_triangular(self._R, rows.T, trans="T", check_finite=False)
-        return solve_triangular(self._R, half, check_finite=False).T
+        half, _ = lapack.dtrtrs(self._R, rows.T, trans=1)
+        return lapack.dtrtrs(self._R, half)[0].T
 
 
 def _row_space(X: Float[np.ndarray, "n dim"]) -> tuple[Float[np.ndarray, "rank dim"], float]:
