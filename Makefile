@@ -80,6 +80,7 @@ help:  ## explain every target and variable
 	@echo '             LOG_EVERY rounds between two logs [10]    LOG_CANDIDATES logged of a round at most [2000]'
 	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
 	@echo '  heads      SIZES numbers of random labels, comma-separated [10 to eight times the features'"'"' dimension]'
+	@echo '             HEAD also listing: the thesis'"'"'s own lines, nothing checked'
 	@echo '  cache      ACTION ls, verify or rm [ls]    KEY beginning of a cache key [all]'
 	@echo '  runs       ACTION ls or show [ls]    KEY part of a run'"'"'s id, which show needs [all]'
 	@echo '  every      ARGS more command-line options; see .venv/bin/alcove TARGET --help'

@@ -45,14 +45,14 @@ def draw_dimensions(comparison: Comparison) -> Figure:
     """Figure 5.3: test accuracy of solve fitted to the whole pool, against the dimensions that PCA keeps."""
     accuracy = comparison.of_whole_pool()
     subtitle = f"solve, fitted to all {comparison.n_pool:,} images of the pool"
-    figure, axes = make_axes(comparison.title, subtitle, "PCA dimensions", rows=0)
+    figure, axes = make_axes(comparison.title, subtitle, "PCA dimensions", rows=1)
     axes.plot(accuracy.index, accuracy, color=PALETTE[0], linewidth=1.8, marker="o", markersize=4)
     without = accuracy[comparison.dim]
     said = f"no PCA ({comparison.dim} dimensions): {without:.3f}"
     axes.axhline(without, color=GREY, linestyle="--", linewidth=1.4, zorder=1, label=said)
-    axes.legend(loc="lower right", frameon=False, fontsize=10)
     _logarithmic(axes)
-    axes.margins(x=0.03, y=0.08)
+    axes.margins(x=0.03)
+    add_legend(figure, columns=1)
     return figure
 
 
