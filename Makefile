@@ -18,6 +18,7 @@ PCA        ?= 50
 HEAD       ?= ridge
 STRATEGY   ?= random,entropy,least_confidence,margin,coreset,typiclust
 SEEDS      ?= 10
+SIZES      ?=
 INITIAL    ?= 10
 INITIAL_SET ?= random
 BATCH      ?= 1
@@ -36,10 +37,11 @@ ACTION     ?= ls
 ARGS       ?=
 
 RUN  := .venv/bin/python -m pipeline
-TASK  = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool '$(POOL)' --pca $(PCA) --validation-size $(VALIDATION) --workers $(WORKERS) --engine '$(ENGINE)' --data-root '$(DATA_ROOT)'
+FEATURES = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool '$(POOL)' --validation-size $(VALIDATION) --workers $(WORKERS) --data-root '$(DATA_ROOT)'
+TASK  = $(FEATURES) --pca $(PCA) --engine '$(ENGINE)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain embed al surrogate report cache runs test bench-embed bench-al lint clean
+.PHONY: help install demo pretrain embed al surrogate report heads cache runs test bench-embed bench-al lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
@@ -63,15 +65,17 @@ help:  ## explain every target and variable
 	@echo '             WEIGHTS file.safetensors, .pth, .tar, .bin or random [the backbone'"'"'s own]'
 	@echo '             DEVICE auto (all GPUs), cpu, cuda:1, cuda:0,cuda:2 [auto]'
 	@echo '             SHARD i/n: the i-th of n workers that share the work on one cache, at once or not [1/1]'
-	@echo '  al, surrogate'
-	@echo '             KEY beginning of a cache key, where several match    PCA dimensions kept, 0 for all [50]'
+	@echo '  al, surrogate, heads'
+	@echo '             KEY beginning of a cache key, where several match'
 	@echo '             POOL whole, longtail:FACTOR, redundant:COPIES:IMAGES, subset:IMAGES or subset:10% [whole]'
-	@echo '             HEAD ridge, solve, inv, pinv, truncated_pinv, linear, mlp, svm [ridge]; their settings after colons,'
-	@echo '             such as ridge:penalty=gcv:temperature=fitted:intercept=true or linear:recipe=supclust:start=warm'
+	@echo '             HEAD ridge, solve, inv, pinv, truncated_pinv, linear, mlp, svm [ridge; heads: eight]; settings after colons,'
+	@echo '             such as ridge:penalty=gcv:intercept=true:temperature=fitted or linear:recipe=supclust:start=warm'
 	@echo '             VALIDATION training images kept for validation [a fifth, at most 1000]'
 	@echo '             WORKERS processes, 0 for one per core [0]'
+	@echo '             SEEDS a number or a range such as 5-9 [al: 10; surrogate: those it was not trained on; heads: 5]'
+	@echo '  al, surrogate'
+	@echo '             PCA dimensions kept, 0 for all [50]'
 	@echo '             ENGINE processes, dask, or dask:tcp://HOST:8786, whose machines need the data root at the same path [processes]'
-	@echo '             SEEDS a number or a range such as 5-9 [al: 10; surrogate: those it was not trained on]'
 	@echo '  al         STRATEGY random,entropy,least_confidence,margin,coreset,typiclust,bald,surrogate [the first six]'
 	@echo '             INITIAL first labels [10]    BATCH labels per round [1]    BUDGET labels in all, or 5% of the pool [210]'
 	@echo '             INITIAL_SET random, one_per_class, kmeans, kcenter, typical [random]'
@@ -80,6 +84,8 @@ help:  ## explain every target and variable
 	@echo '             LOG_SEEDS seeds below this number log candidates for the surrogate [5]'
 	@echo '             LOG_EVERY rounds between two logs [10]    LOG_CANDIDATES logged of a round at most [2000]'
 	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
+	@echo '  heads      SIZES numbers of random labels, comma-separated [10 to eight times the features'"'"' dimension]'
+	@echo '             HEAD also listing: the thesis'"'"'s own lines, nothing checked'
 	@echo '  cache      ACTION ls, verify or rm [ls]    KEY beginning of a cache key [all]'
 	@echo '  runs       ACTION ls or show [ls]    KEY part of a run'"'"'s id, which show needs [all]'
 	@echo '  every      ARGS more command-line options; see .venv/bin/alcove TARGET --help'
@@ -110,6 +116,9 @@ surrogate: install  ## stage three: learn from the logs which image to label nex
 
 report: install  ## curves, table and one HTML page of the runs
 	$(RUN) report --dataset '$(DATASET)' --backbone '$(BACKBONE)' --data-root '$(DATA_ROOT)' $(ARGS)
+
+heads: install  ## heads compared on random labels, without active learning: the thesis's figures 5.2 to 5.4
+	$(RUN) heads $(FEATURES) $(if $(filter-out file default,$(origin HEAD)),--head '$(HEAD)') $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') --sizes '$(SIZES)' $(ARGS)
 
 cache: install  ## list the feature caches, or verify or rm one
 	$(RUN) cache $(ACTION) --key '$(KEY)' --data-root '$(DATA_ROOT)' $(ARGS)

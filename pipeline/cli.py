@@ -14,7 +14,7 @@ import tyro
 
 from cache.errors import AlcoveError, InputError
 from cache.location import Location, location, reaching
-from pipeline.config import AlConfig, CacheConfig, DemoConfig, RunsConfig, SurrogateConfig
+from pipeline.config import AlConfig, CacheConfig, DemoConfig, HeadsConfig, RunsConfig, SurrogateConfig
 from pipeline.report import ReportConfig
 from stages.embed.config import EmbedConfig, PretrainConfig
 
@@ -24,6 +24,7 @@ Command = (
     | Annotated[AlConfig, tyro.conf.subcommand("al")]
     | Annotated[SurrogateConfig, tyro.conf.subcommand("surrogate")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
+    | Annotated[HeadsConfig, tyro.conf.subcommand("heads")]
     | Annotated[CacheConfig, tyro.conf.subcommand("cache")]
     | Annotated[RunsConfig, tyro.conf.subcommand("runs")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
@@ -121,6 +122,8 @@ def _run(config: Command) -> int:
             return commands.surrogate(config)
         case ReportConfig():
             return commands.report(config)
+        case HeadsConfig():
+            return commands.heads(config)
         case CacheConfig():
             return commands.cache(config)
         case RunsConfig():

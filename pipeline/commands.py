@@ -12,10 +12,19 @@ from typing import Any, TypeVar
 
 from cache.catalog import damage, describe_cache, list_caches, remove_cache
 from cache.errors import CacheMissError, InputError
+from cache.files import require_writable
 from cache.location import local_folder
 from cache.runs import RunStore, StoredRun
 from pipeline import recipes
-from pipeline.config import AlConfig, CacheConfig, DemoConfig, RunsConfig, SurrogateConfig, TaskConfig
+from pipeline.config import (
+    AlConfig,
+    CacheConfig,
+    DemoConfig,
+    FeaturesConfig,
+    HeadsConfig,
+    RunsConfig,
+    SurrogateConfig,
+)
 from pipeline.grid import check_grid, parse_seeds, plan, run_grid
 from pipeline.report import ReportConfig, make_report
 from pipeline.surrogate import evaluate_surrogate, matching_runs, train_surrogate
@@ -88,7 +97,7 @@ def al(config: AlConfig) -> int:
     config.candidate_log.check()
     require_initial(config.protocol.initial)
     check_grid(config.head, config.strategy, config.workers, config.engine)
-    task = _prepare(config)
+    task = _prepare(config, config.pca)
     protocol = config.protocol.resolve(task.sizes[0])
     runs = plan(
         task,
@@ -112,7 +121,7 @@ def surrogate(config: SurrogateConfig) -> int:
     store = RunStore(config.data_root / "runs")
     check_grid([config.head], ["surrogate"], config.workers, config.engine)
     seeds = parse_seeds(config.seeds) if config.seeds else None
-    task = _prepare(config)
+    task = _prepare(config, config.pca)
     _require_copies_together(config, task.sizes[0])
     runs = matching_runs(store, task, config.head)
     folder = model_folder(config.data_root, task, config.head)
@@ -137,6 +146,25 @@ def report(config: ReportConfig) -> int:
     for path in made.files:
         print(path)
     print(made.headline)
+    return 0
+
+
+def heads(config: HeadsConfig) -> int:
+    """The thesis's figures 5.2 to 5.4 on cached features, and their numbers."""
+    from pipeline.head_figures import write_figures
+    from pipeline.heads import accuracy_lines, check_heads, compare_heads
+
+    started = time.perf_counter()
+    seeds = parse_seeds(config.seeds)
+    check_heads(config.head, config.sizes, config.workers)
+    out = local_folder(config.data_root) / "reports"
+    task = _prepare(config, pca=0)
+    require_writable(out)
+    comparison = compare_heads(task, config.head, seeds, config.sizes, config.workers)
+    for path in write_figures(comparison, out):
+        print(path)
+    print("\n".join(accuracy_lines(comparison)))
+    print(f"{len(comparison.table)} fits in {time.perf_counter() - started:.0f} s")
     return 0
 
 
@@ -191,10 +219,10 @@ def _rooted(config: T) -> T:
     )
 
 
-def _prepare(config: TaskConfig) -> Task:
+def _prepare(config: FeaturesConfig, pca: int) -> Task:
     variant = parse_variant(config.pool)
     cache = find_features(config.dataset, config.backbone, config.key, config.data_root)
-    task = prepare_task(cache, config.pca, config.validation_size, config.data_root, variant)
+    task = prepare_task(cache, pca, config.validation_size, config.data_root, variant)
     n_pool, n_validation, n_test = task.sizes
     said_pool = f" ({task.about['pool']})" if variant else ""
     left_out = f"; {task.n_unlabeled} unlabeled images left out" if task.n_unlabeled else ""

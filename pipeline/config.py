@@ -12,8 +12,8 @@ from stages.surrogate.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskConfig:
-    """Which cached features, made ready how."""
+class FeaturesConfig:
+    """Which cached features, and which of their images make the pool."""
 
     dataset: str = "digits"
     """the data set that was embedded"""
@@ -23,17 +23,23 @@ class TaskConfig:
     """beginning of the cache's key, where several caches match"""
     pool: str = "whole"
     """whole, longtail:FACTOR, redundant:COPIES:IMAGES or subset:IMAGES; IMAGES may be a percentage"""
-    pca: int = 50
-    """dimensions that PCA keeps, 0 for all"""
     validation_size: int | None = None
     """images of the training split kept out of the pool; by default a fifth, at most 1,000"""
     workers: int = 0
     """processes, 0 for one per core"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(FeaturesConfig):
+    """Which cached features, made ready how."""
+
+    pca: int = 50
+    """dimensions that PCA keeps, 0 for all"""
     engine: str = "processes"
     """processes, dask, or dask:tcp://HOST:8786 for a running scheduler, whose workers' machines need alcove and the
     data root at the same path (of an s3:// root, this machine's working folder); start them with --nthreads 1"""
-    data_root: Location = Path("data")
-    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,22 @@ class SurrogateConfig(TaskConfig):
     training: TrainConfig = field(default_factory=TrainConfig)
     seeds: str = ""
     """seeds to run the surrogate on; by default those of the runs that its training never saw"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig(FeaturesConfig):
+    """Compare heads on random labels, without active learning: the thesis's figures 5.2 to 5.4."""
+
+    head: tuple[str, ...] = (
+        *("listing", "inv", "solve", "pinv", "ridge", "ridge:penalty=gcv:intercept=true", "truncated_pinv"),
+        "solve:dims_per_label=0.5",
+    )
+    """heads, as for al; listing is the thesis's own lines, with nothing checked"""
+    seeds: str = "5"
+    """how many random draws of labels, or a range such as 5-9"""
+    sizes: tuple[str, ...] = ()
+    """numbers of labels, or percentages of the pool; by default 10 to eight times the features' dimension, closer
+    about it"""
 
 
 @dataclass(frozen=True, kw_only=True)

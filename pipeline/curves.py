@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -14,7 +15,7 @@ GREY, SURROGATE = "#666666", "#D55E00"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that paper swallows."""
 DASHES = ("-", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-TITLE_WIDTH, WIDEST_HALF = 46, 20
+TITLE_WIDTH, WIDEST_HALF = 46, 27
 """Characters in a line of the title, and in a label of a legend of two columns."""
 ROW_INCHES = 0.22
 
@@ -48,23 +49,39 @@ def draw_all(groups: Sequence[Group]) -> dict[str, bytes]:
 
 def draw_curves(group: Group, styles: Mapping[str, Style]) -> bytes:
     """PNG: mean test accuracy against labels spent, a band of one standard error, legend in the order of AUBC."""
-    columns = 1 if any(len(result.label) > WIDEST_HALF for result in group.results) else 2
-    legend_height = ROW_INCHES * (1 + -(-len(group.results) // columns))
-    figure = Figure(figsize=(5.4, 3.9 + legend_height), dpi=220, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    columns = legend_columns([_said(result) for result in group.results])
+    figure, axes = make_axes(group.title, _subtitle(group), "Labels spent", rows=1 + -(-len(group.results) // columns))
     for result in group.results:
         _draw(axes, result, styles[result.label])
-    axes.set_title(textwrap.fill(group.title, TITLE_WIDTH), fontsize=12, fontweight="bold", loc="left", pad=20)
-    axes.annotate(_subtitle(group), (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
-    axes.set_xlabel("Labels spent", fontsize=11)
+    add_legend(figure, columns, title="AUBC")
+    return rendered(figure, "png")
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """Two where every label is short enough."""
+    return 1 if any(len(label) > WIDEST_HALF for label in labels) else 2
+
+
+def make_axes(title: str, subtitle: str, xlabel: str, rows: int) -> tuple[Figure, Axes]:
+    """A figure of column width with axes of test accuracy, and room for a legend of so many rows below."""
+    figure = Figure(figsize=(5.4, 3.9 + ROW_INCHES * rows), dpi=220, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=12, fontweight="bold", loc="left", pad=20)
+    axes.annotate(subtitle, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
+    axes.set_xlabel(xlabel, fontsize=11)
     axes.set_ylabel("Test accuracy", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(x=0.01)
+    return figure, axes
+
+
+def add_legend(figure: Figure, columns: int, title: str | None = None) -> None:
+    """Below the axes, where it covers no curve."""
     figure.legend(
-        title="AUBC",
+        title=title,
         loc="outside lower center",
         ncols=columns,
         frameon=False,
@@ -72,12 +89,16 @@ def draw_curves(group: Group, styles: Mapping[str, Style]) -> bytes:
         title_fontsize=10,
         handlelength=2.4,
     )
+
+
+def rendered(figure: Figure, kind: str) -> bytes:
+    """The file of a figure, "png" or "pdf", the same bytes every time."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format=kind, metadata={{"png": "Software", "pdf": "CreationDate"}[kind]: None})
     return buffer.getvalue()
 
 
-def _draw(axes, result: Result, style: Style) -> None:  # type: ignore[no-untyped-def]
+def _draw(axes: Axes, result: Result, style: Style) -> None:
     colour, dashes = style
     mean = result.accuracy.mean(axis=0)
     foreground = result.name in ("surrogate", "random")
@@ -89,11 +110,15 @@ def _draw(axes, result: Result, style: Style) -> None:  # type: ignore[no-untype
         linewidth=2.2 if foreground else 1.6,
         marker="o" if len(mean) == 1 else None,
         zorder=3 if foreground else 2,
-        label=f"{result.aubc.mean:.3f}  {result.label}",
+        label=_said(result),
     )
     if len(result.seeds) > 1:
         error = result.accuracy.std(axis=0, ddof=1) / np.sqrt(len(result.seeds))
         axes.fill_between(result.budget, mean - error, mean + error, color=colour, alpha=0.13, linewidth=0, zorder=1)
+
+
+def _said(result: Result) -> str:
+    return f"{result.aubc.mean:.3f}  {result.label}"
 
 
 def _subtitle(group: Group) -> str:

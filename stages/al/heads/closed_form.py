@@ -93,8 +93,8 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         It changes no prediction, but what strategies and look-ahead see: always the probabilities at this temperature
     intercept : whether to add a constant, unpenalised
     class_weight : `balanced` gives every class with labels the same weight in the squared error (as in scikit-learn)
-    dims_per_label : use only the first so many features per labeled image (the projection orders them by variance):
-        PCA dimensions that grow with the labels (thesis 6.1); all features when None
+    dims_per_label : use only the first so many features per labeled image, which a PCA has ordered by variance: PCA
+        dimensions that grow with the labels (thesis 6.1); all features when None
     n_classes : number of classes when labels are 0 .. n_classes - 1 and some may be unseen; None learns them from y
 
     Fitted: classes_ (C,), weights_ (dim, C) and intercept_ (C,) float64, temperature_, penalty_, unseen_ (classes
@@ -391,7 +391,7 @@ class Ridge(ClosedFormSoftmax):
 
     penalty : in units of one labeled image's squared value per dimension (the projection makes that 1 on average), or
         `gcv` for the one of PENALTIES with the least generalised cross-validation error at every fit (Golub, Heath and
-        Wahba 1979)
+        Wahba 1979). Ask for the intercept with it: the targets' mean is far from 0, and counts as noise otherwise
     """
 
     def __init__(
