@@ -24,6 +24,7 @@ from pipeline.config import (
     HeadsConfig,
     RunsConfig,
     SurrogateConfig,
+    TaskConfig,
 )
 from pipeline.grid import check_grid, parse_seeds, plan, run_grid
 from pipeline.report import ReportConfig, make_report
