@@ -124,7 +124,7 @@ class _Run:
             "seconds_fit": self.seconds_fit,
         }
         for name, images, tracked in self._evaluated:
-            metrics = classification_metrics(tracked.logits(self.head), images.labels)
+            metrics = classification_metrics(*tracked.read(self.head), images.labels)
             row |= {f"{name}_{metric}": value for metric, value in metrics.items()}
         self.log.rounds.append(row | {"seconds_evaluate": time.perf_counter() - started, "seconds_query": 0.0})
 
@@ -134,7 +134,7 @@ class _Run:
         started = time.perf_counter()
         view = PoolView(
             pool=self._pool,
-            candidates=_candidates(protocol, self._waiting, np.random.default_rng([cell.seed, CANDIDATES, round_])),
+            candidates=_candidates(protocol, self._waiting, [cell.seed, CANDIDATES, round_]),
             labeled=self._labeled,
             labels=self._pool.labels[self._labeled],
             fitted_head=self.head,
@@ -179,13 +179,13 @@ def _fit(runs: Sequence[_Run], validation: Evaluation) -> None:
 
 
 def _candidates(
-    protocol: Protocol, waiting: Bool[np.ndarray, "pool"], rng: np.random.Generator
+    protocol: Protocol, waiting: Bool[np.ndarray, "pool"], stream: list[int]
 ) -> Int[np.ndarray, "candidates"]:
     """Unlabeled pool indices in order, or a random subset of them (thesis seed 002, 4.6)."""
     unlabeled = np.flatnonzero(waiting)
     if len(unlabeled) <= protocol.candidates:
         return unlabeled
-    return np.sort(rng.choice(unlabeled, protocol.candidates, replace=False))
+    return np.sort(np.random.default_rng(stream).choice(unlabeled, protocol.candidates, replace=False))
 
 
 def _logged(

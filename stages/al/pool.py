@@ -12,8 +12,9 @@ from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
-from stages.al.logits import Measure, TrackedLogits, blocks, measure_logits
+from stages.al.logits import TrackedLogits
 from stages.al.neighbours import ball_graph, nearest_neighbours
+from stages.al.readings import Reading, read
 
 T = TypeVar("T")
 TYPICALITY_NEIGHBOURS = 20
@@ -21,6 +22,9 @@ FEW_CLUSTERS = 50
 FEW_CANDIDATES = 8
 """Where the pool has so many times the candidates, they are measured alone."""
 MINI_BATCH = 5000
+
+COMMITTEE_NUMBERS = 2**20
+"""Logits of all members that are held at once."""
 
 
 class Needs(StrEnum):
@@ -148,16 +152,15 @@ class PoolView:
         self._require(Needs.PROBA)
         return self._once("proba", lambda: self._head().predict_proba(self.features))
 
-    def measured(self, measure: Measure) -> Float[np.ndarray, "candidates"]:
-        """A measure of the candidates' logits (see stages.al.uncertainty), in single precision, as fast as can be."""
+    def measured(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "candidates"]:
+        """A measure of what is read off the candidates' logits, in single precision, as fast as can be."""
         self._require(Needs.PROBA)
         return self._once(measure.__name__, lambda: self._measured(measure))
 
-    def measured_exactly(self, measure: Measure, positions: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
-        """The same of some candidates, in double precision."""
+    def exact_reading(self, positions: Int[np.ndarray, "m"]) -> Reading:
+        """What is read off the logits of some candidates, in double precision."""
         self._require(Needs.PROBA)
-        features = self.pool_features[self.candidates[positions]].astype(np.float64)
-        return measure_logits(self._head().logits, features, self.n_classes, measure)
+        return read(self._head().logits(self.pool_features[self.candidates[positions]].astype(np.float64)))
 
     def members(self, kind: str, n_members: int, rate: float, rng: np.random.Generator) -> Members:
         """A committee made of the head: `dropout` of features at a rate, or `bootstrap` of the labeled images."""
@@ -170,9 +173,9 @@ class PoolView:
         self, members: Members, measure: Callable[[Float[np.ndarray, "members n classes"]], Float[np.ndarray, "n"]]
     ) -> Float[np.ndarray, "candidates"]:
         """A measure of the candidates' logits by every member, block by block."""
-        size = len(members.weights) * self.n_classes
-        parts = [measure(members.logits(self.features[block])) for block in blocks(len(self.candidates), size)]
-        return np.concatenate(parts)
+        step = max(1, COMMITTEE_NUMBERS // (len(members.weights) * self.n_classes))
+        starts = range(0, len(self.candidates), step)
+        return np.concatenate([measure(members.logits(self.features[start : start + step])) for start in starts])
 
     @property
     def view_features(self) -> Float[np.ndarray, "views candidates dim"]:
@@ -206,10 +209,11 @@ class PoolView:
         self._require(Needs.PROGRESS)
         return self.state
 
-    def _measured(self, measure: Measure) -> Float[np.ndarray, "candidates"]:
+    def _measured(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "candidates"]:
         if self.tracked is None or len(self.candidates) * FEW_CANDIDATES < len(self.pool):
-            return measure_logits(self._head().logits, self.features, self.n_classes, measure)
-        return self.tracked.measure(self._head(), measure)[self.candidates]
+            return measure(read(self._head().logits(self.features)))
+        reading, _ = self.tracked.read(self._head())
+        return measure(reading)[self.candidates]
 
     def _head(self) -> Any:
         if self.fitted_head is None:

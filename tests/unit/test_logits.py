@@ -6,26 +6,34 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from stages.al import logits as module
 from stages.al.heads import HEADS
 from stages.al.logits import TrackedLogits
 from stages.al.loop import Cell, Evaluation, run_active_learning
 from stages.al.pool import Pool
 from stages.al.protocol import Protocol
+from stages.al.readings import Reading, move_and_read, read
 from stages.al.strategies import STRATEGIES
-from stages.al.uncertainty import entropy
 from tests.conftest import blobs
+
+
+def assert_same_reading(found: Reading, expected: Reading, rounding: float) -> None:
+    np.testing.assert_allclose(found.largest, expected.largest, rtol=1e-6, atol=rounding)
+    np.testing.assert_allclose(found.gap, expected.gap, rtol=0, atol=2 * rounding)
+    np.testing.assert_allclose(found.rest, expected.rest, rtol=4 * rounding + 1e-5, atol=1e-33)
+    np.testing.assert_allclose(found.weighted, expected.weighted, rtol=4 * rounding + 1e-5, atol=1e-30)
+    clear = expected.gap > 4 * rounding
+    np.testing.assert_array_equal(found.place[clear], expected.place[clear])
 
 
 @pytest.mark.parametrize("batch", [1, 2, 9])
 @pytest.mark.parametrize(
     "spec", ["ridge", "pinv", "solve:intercept=true", "ridge:class_weight=balanced", "ridge:temperature=fitted", "svm"]
 )
-def test_tracked_logits_are_the_heads(spec: str, batch: int, rng: np.random.Generator, small_blocks: None) -> None:
+def test_tracked_logits_are_the_heads(spec: str, batch: int, rng: np.random.Generator) -> None:
     """Through the wild moves of an unpenalised head where there are as many images as dimensions."""
-    X, y = blobs(rng, n=400, dim=25, n_classes=6)
-    y = np.where(np.arange(400) < 40, y % 3, y)
-    tracked, measured = TrackedLogits(X), TrackedLogits(X)
+    X, y = blobs(rng, n=700, dim=25, n_classes=6)
+    y = np.where(np.arange(700) < 40, y % 3, y)
+    tracked, seldom = TrackedLogits(X), TrackedLogits(X)
     head = HEADS.build(spec, n_classes=6)
     for n in range(4, 150, batch):
         if n == 4 or spec == "svm":
@@ -34,27 +42,28 @@ def test_tracked_logits_are_the_heads(spec: str, batch: int, rng: np.random.Gene
             head.add(X[n - batch : n], y[n - batch : n])
         expected = head.logits(X.astype(np.float64))
         rounding = 2e-5 * np.abs(X).max() * np.abs(head.affine()[0]).sum(axis=0).max()
-        np.testing.assert_allclose(tracked.logits(head), expected, rtol=0, atol=rounding)
-        unseen = tracked.logits(head)[:, np.setdiff1d(range(6), y[:n])]
-        assert (unseen == unseen[:, :1]).all()
+        reading, logits = tracked.read(head)
+        np.testing.assert_allclose(logits.T, expected, rtol=0, atol=rounding)
+        assert_same_reading(reading, read(logits.T.astype(np.float64)), 1e-6 * np.abs(logits).max())
+        unseen = logits[np.setdiff1d(range(6), y[:n])]
+        assert (unseen == unseen[:1]).all()
         if n % 3:  # not every round is asked for
-            found = measured.measure(head, lambda rows: rows.max(axis=1))
-            np.testing.assert_allclose(found, expected.max(axis=1), rtol=0, atol=rounding)
+            np.testing.assert_allclose(seldom.read(head)[1].T, expected, rtol=0, atol=rounding)
 
 
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_NUMBERS", 600)
-
-
-def test_a_pool_whose_logits_do_not_fit_is_measured_in_blocks(
-    small_blocks: None, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
-) -> None:
-    X, y = blobs(rng, n=400, dim=8)
-    head = HEADS.build("ridge", n_classes=4).fit(X[:30], y[:30])
-    kept = TrackedLogits(X).measure(head, entropy)
-    monkeypatch.setattr(module, "LARGEST_KEPT", 100)
-    np.testing.assert_allclose(TrackedLogits(X).measure(head, entropy), kept, atol=1e-5)
+@pytest.mark.parametrize("n_classes", [1, 2, 10, 130])
+@pytest.mark.parametrize("n", [1, 511, 512, 1300])
+def test_the_compiled_reading_is_the_plain_one(n: int, n_classes: int, rng: np.random.Generator) -> None:
+    for scale in (0.1, 3, 70):
+        logits = (scale * rng.normal(size=(n_classes, n))).astype(np.float32)
+        logits[-1] = logits[0]  # ties, also for the largest
+        influence, surprise = rng.normal(size=(2, n)).astype(np.float32), rng.normal(size=(2, n_classes))
+        moved = logits + surprise.T.astype(np.float32) @ influence
+        found = move_and_read(logits, influence, surprise.astype(np.float32))
+        np.testing.assert_allclose(logits, moved, rtol=1e-5, atol=1e-5)
+        expected = read(logits.T.astype(np.float64))
+        assert_same_reading(found, expected, 4e-6 * scale)
+        np.testing.assert_array_equal(found.place, logits.argmax(axis=0))
 
 
 def plain_run(name: str, penalty: float, pool: Pool, start: np.ndarray, budget: int) -> list[int]:

