@@ -15,11 +15,11 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
-from multiprocessing import resource_tracker
+from multiprocessing import active_children, resource_tracker
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
@@ -209,6 +209,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
     from distributed import LocalCluster
 
     settings = dask.config.set({"distributed.scheduler.allowed-failures": KILLS - 1})
+    before = active_children()
     with settings, TemporaryDirectory() as folder:
         with _interrupts_held():
             cluster = LocalCluster(
@@ -219,8 +220,14 @@ def _local_cluster(workers: int) -> Iterator[Any]:
                 local_directory=folder,
                 silence_logs=logging.CRITICAL,
             )
-        with cluster:
+        try:
             yield cluster
+        finally:
+            with suppress(AssertionError, TimeoutError):  # of a worker that was just being started again in place of a killed one
+                cluster.close(timeout=PATIENCE)
+            for worker in set(active_children()) - set(before):
+                worker.kill()
+                worker.join()
 
 
 def _require_scheduler(address: str) -> None:
