@@ -223,7 +223,9 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         try:
             yield cluster
         finally:
-            with suppress(AssertionError, TimeoutError):  # of a worker that was just being started again in place of a killed one
+            with suppress(
+                AssertionError, TimeoutError
+            ):  # of a worker that was just being started again in place of a killed one
                 cluster.close(timeout=PATIENCE)
             for worker in set(active_children()) - set(before):
                 worker.kill()

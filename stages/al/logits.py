@@ -8,6 +8,9 @@ from jaxtyping import Float
 from stages.al.heads.closed_form import ClosedFormSoftmax, Moved
 from stages.al.readings import Reading, influence_of, move_and_read
 
+BLOCK = 2**14
+"""Images whose logits are asked for at once."""
+
 LARGEST_MOVE = 8.0
 """Rounding grows with what has been added to the logits; at so many times the weights' norm they are computed anew."""
 
@@ -30,13 +33,21 @@ class TrackedLogits:
         """What there is to read off the head's logits, and the logits: float32, not to be changed."""
         move = self._next_move(head)
         if move is None:
-            self._logits = np.ascontiguousarray(head.logits(self._features).T)
+            self._ask(head)
             move = Moved.nowhere(self._features.shape[1], len(self._logits))
         influence = np.empty((len(move.gains), len(self._features)), dtype=np.float32)
         for row, gain, constant in zip(influence, move.gains, move.constants, strict=True):
             row[:] = influence_of(self._features, gain.astype(np.float32)) + np.float32(constant)
         surprise = move.surprise / getattr(head, "temperature_", 1)
         return move_and_read(self._logits, influence, surprise.astype(np.float32)), self._logits
+
+    def _ask(self, head: Any) -> None:
+        for start in range(0, len(self._features), BLOCK):
+            block = slice(start, start + BLOCK)
+            logits = head.logits(self._features[block])
+            if len(self._logits) != logits.shape[1]:
+                self._logits = np.empty((logits.shape[1], len(self._features)), dtype=np.float32)
+            self._logits[:, block] = logits.T
 
     def _next_move(self, head: Any) -> Moved | None:
         """How to come from the logits that stand to the head's; None for asking the head."""

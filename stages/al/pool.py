@@ -12,7 +12,7 @@ from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
-from stages.al.logits import TrackedLogits
+from stages.al.logits import BLOCK, TrackedLogits
 from stages.al.neighbours import ball_graph, nearest_neighbours
 from stages.al.readings import Reading, read
 
@@ -23,6 +23,8 @@ FEW_CANDIDATES = 8
 """Where the pool has so many times the candidates, they are measured alone."""
 MINI_BATCH = 5000
 
+MOST_TRACKED = 2**28
+"""Logits of a pool that are kept from round to round, a GiB of them."""
 COMMITTEE_NUMBERS = 2**20
 """Logits of all members that are held at once."""
 
@@ -210,8 +212,10 @@ class PoolView:
         return self.state
 
     def _measured(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "candidates"]:
-        if self.tracked is None or len(self.candidates) * FEW_CANDIDATES < len(self.pool):
-            return measure(read(self._head().logits(self.features)))
+        few = len(self.candidates) * FEW_CANDIDATES < len(self.pool)
+        if self.tracked is None or few or len(self.pool) * self.n_classes > MOST_TRACKED:
+            parts = np.array_split(self.candidates, 1 + len(self.candidates) // BLOCK)
+            return np.concatenate([measure(read(self._head().logits(self.pool_features[part]))) for part in parts])
         reading, _ = self.tracked.read(self._head())
         return measure(reading)[self.candidates]
 

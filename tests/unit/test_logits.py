@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from stages.al import pool as pool_module
 from stages.al.heads import HEADS
 from stages.al.logits import TrackedLogits
 from stages.al.loop import Cell, Evaluation, run_active_learning
@@ -13,7 +14,8 @@ from stages.al.pool import Pool
 from stages.al.protocol import Protocol
 from stages.al.readings import Reading, move_and_read, read
 from stages.al.strategies import STRATEGIES
-from tests.conftest import blobs
+from stages.al.uncertainty import closeness
+from tests.conftest import blobs, make_view
 
 
 def assert_same_reading(found: Reading, expected: Reading, rounding: float) -> None:
@@ -64,6 +66,16 @@ def test_the_compiled_reading_is_the_plain_one(n: int, n_classes: int, rng: np.r
         expected = read(logits.T.astype(np.float64))
         assert_same_reading(found, expected, 4e-6 * scale)
         np.testing.assert_array_equal(found.place, logits.argmax(axis=0))
+
+
+def test_candidates_are_measured_alike_with_and_without_tracking(
+    tiny_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked = make_view(tiny_pool, np.arange(10), tracked=TrackedLogits(tiny_pool.features)).measured(closeness)
+    monkeypatch.setattr(pool_module, "MOST_TRACKED", 3)
+    monkeypatch.setattr(pool_module, "BLOCK", 7)
+    blocks = make_view(tiny_pool, np.arange(10), tracked=TrackedLogits(tiny_pool.features)).measured(closeness)
+    np.testing.assert_allclose(blocks, tracked, rtol=1e-4)
 
 
 def plain_run(name: str, penalty: float, pool: Pool, start: np.ndarray, budget: int) -> list[int]:
