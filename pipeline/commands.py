@@ -28,6 +28,7 @@ from pipeline.config import (
 )
 from pipeline.grid import check_grid, parse_seeds, plan, run_grid
 from pipeline.report import ReportConfig, make_report
+from pipeline.results import strategy_labels
 from pipeline.surrogate import evaluate_surrogate, matching_runs, train_surrogate
 from pipeline.task import Task, find_features, model_folder, prepare_task
 from stages.al.initial import require_initial
@@ -249,9 +250,9 @@ def _say_runs(runs: Sequence[StoredRun], new: int, started: float) -> None:
     seconds = time.perf_counter() - started
     print(f"{new} new runs, {len(runs) - new} reused, in {seconds:.0f} s: {runs[0].path.parent}")
     aubcs: dict[str, list[float]] = {}
-    for run in runs:
-        name = f"{run.record['run']['head']['name']} {run.record['run']['strategy']['name']}"
-        aubcs.setdefault(name, []).append(run.record["summary"]["aubc"])
+    heads, strategies = (strategy_labels([run.record["run"][part] for run in runs]) for part in ("head", "strategy"))
+    for run, head, strategy in zip(runs, heads, strategies, strict=True):
+        aubcs.setdefault(f"{head} {strategy}", []).append(run.record["summary"]["aubc"])
     for name, values in sorted(aubcs.items(), key=lambda item: -statistics.mean(item[1])):
         spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
         print(f"  {name:<26} AUBC {statistics.mean(values):.4f} +- {spread:.4f} ({len(values)} seeds)")

@@ -86,6 +86,7 @@ class Processes:
             yield job
 
     def _finish_in(self, jobs: Sequence[J], idle: list[Any]) -> Generator[J]:
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs")  # loky takes torch for a memory leak
         waiting, running = deque(jobs), dict[Future[object], tuple[Any, J]]()
         kills = kills_in_a_row = 0
         try:
@@ -103,8 +104,8 @@ class Processes:
                         if kills_in_a_row == KILLS:
                             raise _killed(f"{KILLS} worker processes were killed one after the other") from error
                         warnings.warn(
-                            f"a worker process was killed, probably for want of memory; its run is done again, the "
-                            f"others go on ({kills} killed so far)",
+                            f"a worker process was killed, probably for want of memory; what it was at is done "
+                            f"again, the others go on ({kills} killed so far)",
                             stacklevel=2,
                         )
                         idle[-1] = _one_process()

@@ -28,14 +28,15 @@ from pipeline.task import Task, load_data, model_folder
 from stages.al.heads import HEADS, build_head
 from stages.al.loop import Cell, RunLog, run_active_learning
 from stages.al.metrics import aubc
+from stages.al.pool import Needs
 from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies import STRATEGIES
 
 RUN_FORMAT = 2
 """Part of every run's id: raise it when the loop's results change, so that old runs are not taken for new ones."""
 
-MOST_TOGETHER = 40
-"""Runs that one worker does at once, where the head trains many in one go."""
+MOST_TOGETHER = 10
+"""Runs that one worker does at once, where the head trains many in one go. A killed worker loses as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,10 @@ def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int, en
     for strategy in strategies:
         if strategy != "surrogate":
             STRATEGIES.build(strategy)
+        needs = STRATEGIES.get(strategy.partition(":")[0]).requires  # type: ignore[attr-defined]
+        for head in heads:
+            if Needs.MEMBERS in needs and not hasattr(HEADS.parse(head)[0], "affine"):
+                raise InputError(f"strategy {strategy!r} needs a head that is linear in the features, {head!r} is not")
 
 
 def plan(
@@ -89,6 +94,8 @@ def plan(
         for head in heads:
             for strategy in strategies:
                 made = build_head(head, task.n_classes)
+                if made.get_params().get("dims_per_label") and not task.about["pca"]:
+                    raise InputError(f"head {head!r} takes the leading dimensions of a PCA: give PCA= more than 0")
                 spec = f"surrogate:{model_folder(data_root, task, head)}" if strategy == "surrogate" else strategy
                 component = STRATEGIES.build(spec)
                 record = {
@@ -105,16 +112,20 @@ def plan(
                     strategy=spec,
                     protocol=protocol,
                     seed=seed,
-                    candidate_log=candidate_log if _logs_candidates(candidate_log, made, seed) else None,
+                    candidate_log=candidate_log if _logs_candidates(candidate_log, made, protocol, seed) else None,
                     run_id=run_id,
                     record=record,
                 )
     return list(runs.values())
 
 
-def _logs_candidates(candidate_log: CandidateLog | None, head: Any, seed: int) -> bool:
-    """Whether a run is one for the surrogate to learn from: its head must know what labeling a candidate changes."""
-    return candidate_log is not None and seed < candidate_log.log_seeds and hasattr(head, "influence")
+def _logs_candidates(candidate_log: CandidateLog | None, head: Any, protocol: Protocol, seed: int) -> bool:
+    """Whether a run is one for the surrogate to learn from: its head must know what labeling a candidate changes.
+
+    With all views as rows it does not: they move it by more than one term.
+    """
+    knows = hasattr(head, "influence") and protocol.train_views == "first"
+    return candidate_log is not None and seed < candidate_log.log_seeds and knows
 
 
 def run_grid(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -143,9 +143,12 @@ class Group:
 
 
 def variants_of(settings: Mapping[str, Any]) -> list[str]:
-    """What of the pool and the initial set is not the default, in words: `pool longtail:50`."""
-    named = {"pool": settings.get("pool"), "initial set": settings["protocol"].get("initial")}
-    return [f"{name} {value}" for name, value in named.items() if value]
+    """What of the pool and the protocol is not the default, in words: `pool longtail:50`."""
+    protocol, usual = settings["protocol"], asdict(Protocol())
+    words = {"initial": "initial set", "candidates": "candidates", "train_views": "trained on views"}
+    named = [("pool", settings["pool"])] if settings.get("pool") else []
+    named += [(said, protocol[name]) for name, said in words.items() if protocol.get(name, usual[name]) != usual[name]]
+    return [f"{name} {value}" for name, value in named]
 
 
 def read_runs(store: RunStore) -> tuple[list[Run], list[str]]:

@@ -56,6 +56,9 @@ class Registry:
                 raise InputError(f"{self.kind} {name!r} needs a value: write {name}:{argument.upper()}")
             return component, {argument: rest}
         pairs = [part.partition("=") for part in rest.split(":") if part]
+        twice = [key for key, _, _ in pairs if sum(key == other for other, _, _ in pairs) > 1]
+        if twice:
+            raise InputError(f"{self.kind} {spec!r} says {twice[0]!r} twice")
         return component, {key: self._convert(component, key, text) for key, _, text in pairs}
 
     def build(self, spec: str, **overrides: Any) -> Any:

@@ -25,7 +25,7 @@ def lookahead(
     """
     candidates, X = np.asarray(candidates, dtype=np.float64), np.asarray(X, dtype=np.float64)
     logits = head.raw_logits(X)
-    step = head.influence(X, candidates)
+    step = head.influence(X, candidates, labels)
     surprise = log_targets(labels, logits.shape[1], head.epsilon) - head.raw_logits(candidates)
     base_accuracy, base_loss = _evaluate(logits[None], y, head.temperature_)
     accuracy, loss = np.empty(len(candidates)), np.empty(len(candidates))

@@ -96,6 +96,8 @@ class _Run:
         self.head = clone(head)
         if "seed" in head.get_params():
             self.head.set_params(seed=int(np.random.default_rng([cell.seed, HEAD, head.seed]).integers(2**31)))
+        if protocol.train_views == "all" and hasattr(self.head, "rows_per_label"):
+            self.head.rows_per_label = len(pool.views)
         self.queried = self._labeled = initial_set(protocol, pool, np.random.default_rng([cell.seed, INITIAL]))
         self.seconds_fit = 0.0
         self._pool, self._protocol, self._cell, self._validation = pool, protocol, cell, validation

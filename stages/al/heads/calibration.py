@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 
 FITTED = "fitted"
 TEMPERATURES = (1e-2, 1e4)
+"""Lowest and highest."""
 
 
 def fit_temperature(logits: Float[np.ndarray, "n classes"], places: Int[np.ndarray, "n"]) -> float:

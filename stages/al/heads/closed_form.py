@@ -21,7 +21,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from stages.al.heads.base import HEADS, encode_labels
-from stages.al.heads.calibration import FITTED, fit_temperature
+from stages.al.heads.calibration import FITTED, TEMPERATURES, fit_temperature
 from stages.al.heads.least_squares import LeastSquares
 from stages.al.heads.spectrum import Spectrum
 
@@ -84,8 +84,10 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
 
     epsilon : of the targets; 1e-32 is the thesis's
     temperature : divides the logits before the softmax: a number, or `fitted` for the one of least cross-entropy on the
-        labeled images, each predicted from the others (leave-one-out, in closed form). 1 is the thesis's and saturates.
-        It changes no prediction, but what strategies and look-ahead see: always the probabilities at this temperature
+        labeled images, each predicted from the others (leave-one-out, in closed form), as far as its class has others;
+        until one has, the head's usual one. With all views as rows the others include the image's own views, which
+        makes it too low. 1 is the thesis's and saturates. It changes no prediction, but what strategies and look-ahead
+        see: always the probabilities at this temperature
     intercept : whether to add a constant, unpenalised
     class_weight : `balanced` gives every class with labels the same weight in the squared error (as in scikit-learn)
     dims_per_label : use only the first so many features per labeled image, which a PCA has ordered by variance: PCA
@@ -95,6 +97,10 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
     Fitted: classes_ (C,), weights_ (dim, C) and intercept_ (C,) float64, temperature_, penalty_, unseen_ (classes
     without a label), moved_ (see `partial_fit`).
     """
+
+    usual_temperature = 1.0
+    rows_per_label = 1
+    """Rows that stand for one labeled image, such as its views; set by whoever passes them."""
 
     temperature_: float
     moved_: Moved | None
@@ -123,8 +129,9 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         """Raises ValueError; the constructor only assigns, as scikit-learn wants it."""
         if self.epsilon <= 0:
             raise ValueError(f"epsilon={self.epsilon} must be positive")
-        if self.temperature != FITTED and (isinstance(self.temperature, str) or self.temperature <= 0):
-            raise ValueError(f"temperature={self.temperature} must be positive, or {FITTED!r}")
+        low, high = TEMPERATURES
+        if self.temperature != FITTED and (isinstance(self.temperature, str) or not low <= self.temperature <= high):
+            raise ValueError(f"temperature={self.temperature} must be from {low:g} to {high:g}, or {FITTED!r}")
         if isinstance(self.class_weight, str) and self.class_weight != "balanced":
             raise ValueError(f"class_weight={self.class_weight!r} must be 'balanced' or left out")
         if self.dims_per_label is not None and self.dims_per_label <= 0:
@@ -138,8 +145,9 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         return self._begin(X, y, None, sample_weight)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> "ClosedFormSoftmax":
-        """Add labeled images to those of before: the weights of a `fit` on all of them, to 1e-6 relative.
+        """Add labeled images to those of before: the weights of a `fit` on all of them.
 
+        To 1e-6 relative also after 500 calls, unless scales of features or images differ by more than five decades.
         classes : all that will come, needed at the first call where n_classes is None and y has not all of them
         m new images cost O(m (min(n, dim)^2 + min(n, dim) dim)), and `moved_` says how the weights have moved. Class
         weights, a fitted temperature, generalised cross-validation, truncation and growing dimensions depend on all
@@ -148,6 +156,8 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         if not hasattr(self, "classes_"):
             return self._begin(X, y, classes, sample_weight)
         X, y = validate_data(self, X, y, dtype=np.float64, reset=False)
+        if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(f"classes={classes} are not those of the first call, {self.classes_}")
         _, places = encode_labels(y, self.n_classes, self.classes_)
         return self.add(X, places, _weights(sample_weight, X))
 
@@ -192,14 +202,18 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         """W and b of the logits X W + b, temperature included."""
         return self.weights_ / self.temperature_, self.intercept_ / self.temperature_
 
-    def influence(self, X: Any, candidates: Any) -> Float[np.ndarray, "n m"]:
+    def influence(
+        self, X: Any, candidates: Any, places: Int[np.ndarray, "m"] | None = None
+    ) -> Float[np.ndarray, "n m"]:
         """By how much labeling candidate j moves x_i'W, per unit of its surprise t_j - x_j'W.
 
-        X : (n, dim), candidates : (m, dim). Exact as long as nothing but the squared errors changes: penalty chosen by
-        cross-validation, temperature, class weights and the number of dimensions stay as they are.
+        X : (n, dim), candidates : (m, dim), places : (m,) of their labels among the classes, for class weights
+        Exact as long as nothing but the squared errors changes: a penalty chosen by cross-validation, a fitted
+        temperature, class weights, the number of dimensions and the directions kept stay as they are.
         """
         X, candidates = self._checked(X, np.float64), self._checked(candidates, np.float64)
-        gains, constants = self._least_squares().gains(self.reduce(candidates))
+        weight = np.ones(len(candidates)) if places is None else self._class_weight[places]
+        gains, constants = self._least_squares().gains(self.reduce(candidates), weight)
         return X @ self.expand(gains).T + constants
 
     def _begin(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> "ClosedFormSoftmax":
@@ -217,14 +231,15 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
 
     def _fit_rows(self) -> None:
         X, places, weight = (part[self._rows[2] > 0] for part in self._rows)
-        self._n_labels = weight.sum()
+        self._n_labels = weight.sum() / self.rows_per_label
+        self._class_weight = np.ones(len(self.classes_))
         if self.class_weight is not None:
             present = np.unique(places)
-            of_class = np.zeros(len(self.classes_))
-            of_class[present] = compute_class_weight(
+            self._class_weight[present] = compute_class_weight(
                 self.class_weight, classes=self.classes_[present], y=self.classes_[places]
             )
-            weight = weight * of_class[places]
+            weight = weight * self._class_weight[places]
+            X, places, weight = (part[weight > 0] for part in (X, places, weight))
         self._dims = X.shape[1]
         if self.dims_per_label is not None:
             self._dims = int(np.clip(self.dims_per_label * self._n_labels, 1, X.shape[1]))
@@ -236,10 +251,17 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         self.penalty_ = self._chosen_penalty(X, targets, weight)
         self._take(*self._solve(X, targets, weight))
         if isinstance(self.temperature, str):
-            left_out = Spectrum(X, targets, weight, self.intercept).left_out(self.penalty_)
-            self.temperature_ = fit_temperature(left_out, places)
+            self.temperature_ = self._left_out_temperature(places)
         else:
             self.temperature_ = self.temperature
+
+    def _left_out_temperature(self, places: Int[np.ndarray, "n"]) -> float:
+        """Fitted to images whose class has another one; there must be some."""
+        known = np.bincount(places)[places] > 1
+        if not known.any():
+            return self.usual_temperature
+        left_out = Spectrum(*self._fitted_to, self.intercept).left_out(self.penalty_)
+        return fit_temperature(left_out[known], places[known])
 
     def _append(self, X: np.ndarray, places: np.ndarray, weight: np.ndarray) -> None:
         system = self._least_squares()
@@ -301,10 +323,12 @@ class Inv(ClosedFormSoftmax):
     """
 
     def _solve(self, X, T, weight):  # type: ignore[no-untyped-def]
+        if self.intercept or len(X) < X.shape[1]:
+            return super()._solve(X, T, weight)
         root = np.sqrt(weight)[:, None]
         x, y = X * root, T * root
         gram = x.T @ x
-        if self.intercept or is_singular(gram):
+        if is_singular(gram):
             return super()._solve(X, T, weight)
         return self._regular(gram, x, y), np.zeros(T.shape[1])
 
@@ -388,6 +412,8 @@ class Ridge(ClosedFormSoftmax):
         `gcv` for the one of PENALTIES with the least generalised cross-validation error at every fit (Golub, Heath and
         Wahba 1979). Ask for the intercept with it: the targets' mean is far from 0, and counts as noise otherwise
     """
+
+    usual_temperature = 10.0
 
     def __init__(
         self,

@@ -64,20 +64,24 @@ class LeastSquares:
         self._solve()
         return self._to_features(self._normal_solve(rows * weight[:, None]))
 
-    def gains(self, X: Float[np.ndarray, "m dim"]) -> tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m"]]:
-        """What `append` of each row alone, with weight 1, would return."""
+    def gains(
+        self, X: Float[np.ndarray, "m dim"], weight: Float[np.ndarray, "m"]
+    ) -> tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m"]]:
+        """What `append` of each row alone would return."""
         inner = X - self._origin
         rows = self._coordinates(inner)
         outside = inner - rows[:, self._constant :] @ self._basis
         squared = np.einsum("md,md->m", outside, outside)
         leaves = np.sqrt(squared) > RANK_TOLERANCE * np.maximum(self._longest, np.linalg.norm(inner, axis=1))
         solved = self._normal_solve(rows)
-        denominator = 1 + np.einsum("mk,mk->m", rows, solved)
+        energy = np.einsum("mk,mk->m", rows, solved)
         if self._penalty:
-            denominator += squared / self._penalty
-            along, sideways = solved / denominator[:, None], outside / (self._penalty * denominator)[:, None]
+            energy += squared / self._penalty
+        share = (weight / (1 + weight * energy))[:, None]
+        if self._penalty:
+            along, sideways = share * solved, share * outside / self._penalty
         else:  # Greville 1960: a new direction alone takes up the whole surprise
-            along = np.where(leaves[:, None], 0.0, solved / denominator[:, None])
+            along = np.where(leaves[:, None], 0.0, share * solved)
             sideways = np.where(leaves[:, None], outside / np.where(leaves, squared, 1.0)[:, None], 0.0)
         moved, constant = self._to_features(along)
         return moved + sideways, constant - sideways @ self._origin

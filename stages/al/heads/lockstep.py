@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from threadpoolctl import ThreadpoolController
 
+from cache.errors import InputError
 from stages.al.heads.recipes import Training
 
 Labeled = tuple[np.ndarray, np.ndarray]
@@ -70,7 +71,7 @@ def train_network(
                     group.keep(going_on)
     trained = stopping.best if stopping else optimizer.weights.numpy()
     if not np.isfinite(trained).all() or (stopping and not np.isfinite(stopping.lowest).all()):
-        raise ValueError(f"the training diverged: lower learning_rate={training.learning_rate}")
+        raise InputError(f"the training of a head diverged: lower learning_rate={training.learning_rate}")
     return [layer.swapaxes(1, 2) for layer in _layers(trained, shapes)]
 
 

@@ -51,12 +51,15 @@ def bootstrap_members(
     """The head fitted to n of the labeled images drawn with replacement, `n_members` times (Breiman 1996).
 
     places : labels, each in 0 .. n_classes - 1. Closed forms are solved in one batched call, at the penalty,
-    temperature and dimensions of the fitted head, without class weights; heads that train many at once do.
+    temperature and dimensions of the fitted head, without class weights; heads that train many at once do, from a cold
+    start and without early stopping; an svm's keep its temperature.
     """
     counts = rng.multinomial(len(X), np.full(len(X), 1 / len(X)), size=n_members)
     if isinstance(head, ClosedFormSoftmax):
         return _solved(head, X.astype(np.float64), places, counts)
     members = [clone(head) for _ in range(n_members)]
+    if hasattr(head, "temperature_"):
+        members = [member.set_params(temperature=head.temperature_) for member in members]
     drawn = [np.repeat(np.arange(len(X)), count) for count in counts]
     data = [(X[rows], places[rows]) for rows in drawn]
     if hasattr(head, "fit_many"):

@@ -6,9 +6,9 @@ from jaxtyping import Float
 
 from stages.al.heads.least_squares import RANK_TOLERANCE
 
-LEAST_PENALTY = 1e-12
-"""Share of the largest squared singular value that takes the place of no penalty where a fit without one leaves nothing
-to predict an image from: the limit of small penalties, to the digits that double precision keeps."""
+LEAST_PENALTY = 1e-9
+"""Share of the least squared singular value that takes the place of no penalty in leaving images out: the limit of
+small penalties, where a fit without one leaves nothing to predict an image from."""
 
 
 class Spectrum:
@@ -41,14 +41,24 @@ class Spectrum:
         energy = (self._rotated**2).sum(axis=1)
         shares = squared / (squared + penalties[:, None])
         residual = all_energy - (shares * (2 - shares)) @ energy
-        freedom = n - shares.sum(axis=1) - self._of_constant.sum()
+        freedom = np.maximum(n - shares.sum(axis=1) - self._of_constant.sum(), np.finfo(np.float64).eps)
         return float(penalties[np.argmin(residual / freedom**2)])
 
     def left_out(self, penalty: float) -> Float[np.ndarray, "n classes"]:
-        """What each row is predicted to be by a fit to the others: t - (t - fitted) / (1 - leverage), exactly."""
-        squared = self._s**2
-        share = squared / (squared + max(penalty, LEAST_PENALTY * squared.max(initial=0.0)))
-        fitted = self._mean + (self._U @ (share[:, None] * self._rotated)) / self._root
-        leverage = (self._U**2) @ share + self._of_constant
-        rest = np.maximum(1 - leverage, LEAST_PENALTY)[:, None]
-        return self._targets - (self._targets - fitted) / rest
+        """What each row is predicted to be by a fit to the others: t - (t - fitted) / (1 - leverage).
+
+        Exact with a penalty; without one to about 1e-4 relative. A row that nothing else says anything of, such as an
+        only one, is predicted by its target.
+        """
+        if len(self._U) <= 1:
+            return self._targets
+        penalty = penalty or LEAST_PENALTY * self._s.min(initial=np.inf) ** 2
+        if not len(self._s):
+            penalty = 1.0
+        left = penalty / (self._s**2 + penalty)  # 1 - share, with all its digits
+        centred = (self._targets - self._mean) * self._root
+        residual, rest = self._U @ (left[:, None] * self._rotated), (self._U**2) @ left
+        if len(self._U) > len(self._s) + self._of_constant.sum().round():  # else it is 0, and would be rounding
+            residual += centred - self._U @ self._rotated
+            rest += 1 - (self._U**2).sum(axis=1) - self._of_constant
+        return self._targets - residual / (np.maximum(rest, np.finfo(np.float64).tiny)[:, None] * self._root)

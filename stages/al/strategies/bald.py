@@ -33,9 +33,9 @@ class BALD(Strategy):
     requires = frozenset({Needs.MEMBERS})
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.members < 2 or not 0 < self.rate < 1:
+        if self.kind not in KINDS or not 2 <= self.members <= 1000 or not 0 < self.rate < 1:
             raise ValueError(
-                f"kind={self.kind} must be one of {', '.join(KINDS)}, members={self.members} at least 2 and "
+                f"kind={self.kind} must be one of {', '.join(KINDS)}, members={self.members} 2 to 1000 and "
                 f"rate={self.rate} between 0 and 1"
             )
 
