@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,27 +71,34 @@ def test_kill_9_at_random_instants(folder: Path, whole: Path, root: Path, proces
     assert finish(processes, arguments) == 0
     seconds = time.monotonic() - started
     assert tree(root / "features") == expected
-    begun = []
-    for instant in rng.uniform(0, 1, KILLS) * seconds:
+    records = "features/*/*/*/records/*.json"
+    shards, begun = len(list(root.glob(records))), []
+    for kill in range(KILLS):
         shutil.rmtree(root / "features", ignore_errors=True)
-        finish(processes, arguments, kill_after=instant)
-        written = {record: record.stat().st_mtime_ns for record in root.glob("features/*/*/*/records/*.json")}
+        finished, instant = kill % (shards + 1), float(rng.uniform(0, seconds if kill % (shards + 1) == 0 else 0.05))
+        finish(processes, arguments, lambda: len(list(root.glob(records))) >= finished, instant)  # noqa: B023
+        written = {record: record.stat().st_mtime_ns for record in root.glob(records)}
         begun.append(len(written))
         for path in root.glob("features/*/*/*"):
             if path.is_dir() and (path / "identity.json").exists():
                 check_what_is_served(path, whole)
         assert finish(processes, arguments) == 0
-        assert tree(root / "features") == expected, f"killed after {instant:.3f} s"
+        assert tree(root / "features") == expected, f"killed {instant:.3f} s after {finished} shards"
         assert {record: record.stat().st_mtime_ns for record in written} == written  # not embedded again
     assert len(set(begun)) > 2, f"the kills met the same state every time: {begun}"
 
 
-def finish(processes, arguments: tuple[object, ...], kill_after: float | None = None) -> int | None:
+def finish(
+    processes, arguments: tuple[object, ...], begin: Callable[[], bool] | None = None, kill_after: float = 0
+) -> int | None:
+    """Embed to the end, or until some seconds after `begin` has come true."""
     from tests.integration.work import embed_folder
 
     process = processes.Process(target=embed_folder, args=arguments)
     process.start()
-    if kill_after is not None:
+    if begin:
+        while process.is_alive() and not begin():
+            time.sleep(0.001)
         process.join(kill_after)
         process.kill()
     process.join()
