@@ -127,7 +127,7 @@ runs: install  ## list the stored runs (all, or those of DATASET= BACKBONE= STRA
 	$(RUN) runs $(ACTION) --key '$(KEY)' $(if $(filter-out file default,$(origin DATASET)),--dataset '$(DATASET)') $(if $(filter-out file default,$(origin BACKBONE)),--backbone '$(BACKBONE)') $(if $(filter-out file default,$(origin STRATEGY)),--strategy '$(STRATEGY)') --data-root '$(DATA_ROOT)' $(ARGS)
 
 test: install  ## the test suite (6 minutes at most)
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 bench-embed: install  ## images/s of stage one beside the bare network and the loop one would write
 	.venv/bin/python -m tests.benchmarks.embed $(ARGS)
