@@ -256,7 +256,7 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
             self.temperature_ = self.temperature
 
     def _left_out_temperature(self, places: Int[np.ndarray, "n"]) -> float:
-        """Fitted to images whose class has another one; there must be some."""
+        """Fitted to the images whose class has another one; the usual temperature where none has."""
         known = np.bincount(places)[places] > 1
         if not known.any():
             return self.usual_temperature
