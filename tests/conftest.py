@@ -8,7 +8,7 @@ import logging  # noqa: E402
 import urllib.request  # noqa: E402
 import uuid  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
-from functools import partial  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -18,7 +18,6 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 from cache.derived import DerivedStore  # noqa: E402
 from cache.location import Location, location  # noqa: E402
 from stages.al.heads import HEADS  # noqa: E402
-from stages.al.loop import DistanceToLabeled  # noqa: E402
 from stages.al.pool import Pool, PoolView  # noqa: E402
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -95,7 +94,6 @@ def make_view(pool: Pool, labeled: np.ndarray, **changes: object) -> PoolView:
         "labeled": labeled,
         "labels": pool.labels[labeled],
         "fitted_head": head.fit(pool.features[labeled], pool.labels[labeled]) if len(labeled) else None,
-        "squared_distance": partial(DistanceToLabeled(pool.features).update, labeled),
         "state": {"step": 0.1, "val_accuracy": 0.5, "val_cross_entropy": 1.0},
     }
     return PoolView(**(settings | changes))
@@ -116,6 +114,7 @@ HARD_POOLS = (
     "float64",
     "one_class_labeled",
     "far_scale",
+    "saturated",
 )
 
 
@@ -141,4 +140,8 @@ def hard_view(request: pytest.FixtureRequest, make_pool: Callable[..., Pool], rn
             labeled = np.flatnonzero(labels == 2)[:4]
         case "far_scale":
             features = features * 1e4
-    return make_view(make_pool(features, labels, n_classes, request.param), labeled)
+    view = make_view(make_pool(features, labels, n_classes, request.param), labeled)
+    if request.param == "saturated":  # the thesis's head: probabilities of exactly 0 and 1
+        head = HEADS.build("solve", n_classes=n_classes)
+        return replace(view, fitted_head=head.fit(features[labeled], labels[labeled]))
+    return view

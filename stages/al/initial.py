@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from cache.errors import InputError, UnknownNameError
 from stages.al.pool import Pool, PoolView
 from stages.al.protocol import Protocol
+from stages.al.strategies.base import STRATEGIES, Strategy
 from stages.al.strategies.coreset import k_center_greedy
 from stages.al.strategies.typiclust import TypiClust
 
@@ -79,21 +80,21 @@ def typical(pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, 
 
     Hacohen et al. 2022, algorithm 1. It draws nothing, so it is the same for every seed, and is computed once per pool.
     """
+    return np.array(pool.derived.get("initial-typical", {"size": size}, lambda: _query(TypiClust(), pool, size, rng)))
 
-    def compute() -> np.ndarray:
-        nothing = np.empty(0, dtype=np.int64)
-        view = PoolView(
-            pool=pool,
-            candidates=np.arange(len(pool)),
-            labeled=nothing,
-            labels=pool.labels[nothing],
-            fitted_head=None,
-            squared_distance=lambda: np.full(len(pool), np.inf, dtype=np.float32),
-            allowed=TypiClust.requires,
-        )
-        return TypiClust().query(view, size, rng)
 
-    return np.array(pool.derived.get("initial-typical", {"size": size}, compute))
+def _query(strategy: Strategy, pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:
+    """What a strategy queries with nothing labeled."""
+    nothing = np.empty(0, dtype=np.int64)
+    view = PoolView(
+        pool=pool,
+        candidates=np.arange(len(pool)),
+        labeled=nothing,
+        labels=pool.labels[nothing],
+        fitted_head=None,
+        allowed=strategy.requires,
+    )
+    return strategy.query(view, size, rng)
 
 
 INITIAL_SETS: dict[str, InitialSet] = {
@@ -106,15 +107,26 @@ INITIAL_SETS: dict[str, InitialSet] = {
 
 
 def require_initial(name: str) -> None:
-    """Raises UnknownNameError, naming the nearest."""
-    if name not in INITIAL_SETS:
-        near = difflib.get_close_matches(name, INITIAL_SETS, n=1, cutoff=0.5)
+    """Raises UnknownNameError, naming the nearest, and InputError for a strategy that cannot begin."""
+    if name in INITIAL_SETS:
+        return
+    beginners = [strategy for strategy in STRATEGIES if STRATEGIES.get(strategy).cold_start]  # type: ignore[attr-defined]
+    strategy = name.partition(":")[0]
+    known = f"Known: {', '.join(INITIAL_SETS)}, and the strategies that need no labels: {', '.join(beginners)}"
+    if strategy in beginners:
+        STRATEGIES.build(name)
+    elif strategy in STRATEGIES:
+        raise InputError(f"the strategy {strategy!r} needs labels, it cannot choose the initial set. {known}")
+    else:
+        near = difflib.get_close_matches(name, [*INITIAL_SETS, *beginners], n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UnknownNameError(f"there is no initial set named {name!r}: {hint}Known: {', '.join(INITIAL_SETS)}")
+        raise UnknownNameError(f"there is no initial set named {name!r}: {hint}{known}")
 
 
 def initial_set(protocol: Protocol, pool: Pool, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:
     """Distinct pool indices, the same for every strategy and head of a seed. Raises InputError (small pool)."""
     protocol.require_pool(len(pool))
     require_initial(protocol.initial)
-    return INITIAL_SETS[protocol.initial](pool, protocol.initial_size, rng)
+    if protocol.initial in INITIAL_SETS:
+        return INITIAL_SETS[protocol.initial](pool, protocol.initial_size, rng)
+    return _query(STRATEGIES.build(protocol.initial), pool, protocol.initial_size, rng)

@@ -1,9 +1,8 @@
 """The active-learning loop: fit, evaluate, query, label, until the budget is spent (thesis seed 002, algorithm 2)."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,21 +37,6 @@ class RunLog:
 
     rounds: list[dict[str, Any]] = field(default_factory=list)
     candidates: list[dict[str, np.ndarray]] = field(default_factory=list)
-
-
-class DistanceToLabeled:
-    """Squared distance of every pool image to its nearest labeled one, brought up to date when asked for."""
-
-    def __init__(self, features: Float[np.ndarray, "pool dim"]) -> None:
-        self._features, self._seen = features, 0
-        self._distance = np.full(len(features), np.inf, dtype=np.float32)
-
-    def update(self, labeled: Int[np.ndarray, "labeled"]) -> Float[np.ndarray, "pool"]:
-        for index in labeled[self._seen :]:
-            difference = self._features - self._features[index]
-            np.minimum(self._distance, np.einsum("nd,nd->n", difference, difference), out=self._distance)
-        self._seen = len(labeled)
-        return self._distance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +87,7 @@ class _Run:
         self._pool, self._protocol, self._cell, self._validation = pool, protocol, cell, validation
         self._waiting = np.ones(len(pool), dtype=bool)
         self._waiting[self._labeled] = False
-        self._distances = DistanceToLabeled(pool.features)
+        self._followers: dict[Hashable, Any] = {}
         self._tracked = TrackedLogits(pool.features)
         self._evaluated = [
             ("test", test, TrackedLogits(test.features)),
@@ -140,7 +124,7 @@ class _Run:
             labeled=self._labeled,
             labels=self._pool.labels[self._labeled],
             fitted_head=self.head,
-            squared_distance=partial(self._distances.update, self._labeled),
+            followers=self._followers,
             tracked=self._tracked,
             state={
                 "step": len(self._labeled) / protocol.budget,

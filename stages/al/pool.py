@@ -1,6 +1,7 @@
 """The pool of a run, and the frozen view of it that a strategy gets."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from stages.al.neighbours import ball_graph, nearest_neighbours
 from stages.al.readings import Reading, read
 
 T = TypeVar("T")
+F = TypeVar("F", bound="Follower")
 TYPICALITY_NEIGHBOURS = 20
 FEW_CLUSTERS = 50
 FEW_CANDIDATES = 8
@@ -40,6 +42,7 @@ class Needs(StrEnum):
     HEAD = "head"
     PROGRESS = "progress"
     MEMBERS = "members"
+    ORACLE = "oracle"
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,31 @@ class Pool:
         return self.derived.get("clusters", settings, compute)
 
 
+class Follower(ABC):
+    """What a run keeps from round to round, so that a strategy computes only what the new labels change.
+
+    A query must not depend on it: brought up to date in one step or in many, it says the same.
+    """
+
+    @abstractmethod
+    def follow(self, labeled: Int[np.ndarray, "labeled"]) -> None:
+        """Take notice of the images labeled since the last call; `labeled` only ever grows at its end."""
+
+
+class DistanceToLabeled(Follower):
+    """Squared Euclidean distance of every pool image to its nearest labeled one; inf where nothing is labeled."""
+
+    def __init__(self, features: Float[np.ndarray, "pool dim"]) -> None:
+        self._features, self._seen = features, 0
+        self.distance = np.full(len(features), np.inf, dtype=np.float32)
+
+    def follow(self, labeled: Int[np.ndarray, "labeled"]) -> None:
+        for index in labeled[self._seen :]:
+            difference = self._features - self._features[index]
+            np.minimum(self.distance, np.einsum("nd,nd->n", difference, difference), out=self.distance)
+        self._seen = len(labeled)
+
+
 def typicality_of(mean_squared_distance: np.ndarray) -> np.ndarray:
     """Typicality as in the authors' code: the constant keeps duplicates finite."""
     return 1.0 / (mean_squared_distance + 1e-5)
@@ -119,6 +147,7 @@ class PoolView:
     labeled, labels : pool indices labeled so far, in order, and their labels
     distance_to_labeled : squared Euclidean distance of each candidate to its nearest labeled image (inf if none)
     progress : round as a fraction of the budget, validation accuracy and cross-entropy of the current head
+    followers : what the run keeps from round to round; see `following`
     """
 
     pool: Pool
@@ -126,11 +155,11 @@ class PoolView:
     labeled: Int[np.ndarray, "labeled"]
     labels: Int[np.ndarray, "labeled"]
     fitted_head: Any
-    squared_distance: Callable[[], Float[np.ndarray, "pool"]]
     tracked: TrackedLogits | None = None
     state: dict[str, float] = field(default_factory=dict)
     allowed: frozenset[Needs] = frozenset(Needs)
     memo: dict[str, Any] = field(default_factory=dict)
+    followers: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def n_classes(self) -> int:
@@ -194,7 +223,8 @@ class PoolView:
     @property
     def distance_to_labeled(self) -> Float[np.ndarray, "candidates"]:
         self._require(Needs.DISTANCE)
-        return self._once("distance", lambda: self.squared_distance()[self.candidates])
+        follower = self.following("distance", lambda: DistanceToLabeled(self.pool_features))
+        return self._once("distance", lambda: follower.distance[self.candidates])
 
     @property
     def typicality(self) -> Float[np.ndarray, "candidates"]:
@@ -205,6 +235,23 @@ class PoolView:
         """A cluster number for every pool image."""
         self._require(Needs.CLUSTERS)
         return self.pool.clusters(k)
+
+    @property
+    def oracle(self) -> Int[np.ndarray, "candidates"]:
+        """The candidates' true labels: for ablations that show how much knowing them would help."""
+        self._require(Needs.ORACLE)
+        return self.pool.labels[self.candidates]
+
+    def following(self, key: Hashable, make: Callable[[], F]) -> F:
+        """What the run keeps under that key, made when first asked for, and brought up to date.
+
+        key : must differ for whatever differs in what `make` makes, hyperparameters included
+        """
+        if key not in self.followers:
+            self.followers[key] = make()
+        follower: F = self.followers[key]
+        follower.follow(self.labeled)
+        return follower
 
     @property
     def progress(self) -> dict[str, float]:

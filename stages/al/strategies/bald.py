@@ -20,7 +20,7 @@ def mutual_information(logits: Float[np.ndarray, "members n classes"]) -> Float[
 @STRATEGIES.register("bald")
 @dataclass(frozen=True, kw_only=True)
 class BALD(Strategy):
-    """Query where a committee disagrees: the mutual information of label and parameters. Cost O(n members d classes).
+    """Query where a committee disagrees: the mutual information of label and parameters.
 
     Houlsby et al. 2011, equation 2; with dropout Gal et al. 2017; thesis seed (002), 7.1. The committee is the head
     with features dropped at random, the same ones for all images, or heads fitted to resampled labeled images. Needs a
@@ -30,6 +30,9 @@ class BALD(Strategy):
     kind: str = "dropout"
     members: int = 20
     rate: float = 0.5
+    paper = "Houlsby et al. 2011"
+    cost = "n d C members"
+    regime = "high"
     requires = frozenset({Needs.MEMBERS})
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,12 +26,21 @@ class Strategy(ABC):
     """Queries `batch_size` candidates of a view. Its fields are its hyperparameters.
 
     requires : what the view must offer beyond features, labeled images and their labels
-    cold_start : whether it can query before anything is labeled; the others raise ValueError then
+    cold_start : whether it can query before anything is labeled, hence choose the initial set too; the others raise
+        ValueError then
+    paper : authors and year
+    cost : of one query, in n candidates, N pool images, d dimensions, C classes, b images queried, L labeled
+    regime : the budgets that its paper recommends it for
+    batches : whether it is made for several labels a round; with one it comes down to something simpler
     """
 
     name: ClassVar[str]
     requires: ClassVar[frozenset[Needs]] = frozenset()
     cold_start: ClassVar[bool] = False
+    paper: ClassVar[str]
+    cost: ClassVar[str]
+    regime: ClassVar[Literal["any", "low", "high"]] = "any"
+    batches: ClassVar[bool] = False
 
     @abstractmethod
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:

@@ -30,12 +30,14 @@ def k_center_greedy(
 @STRATEGIES.register("coreset")
 @dataclass(frozen=True, kw_only=True)
 class Coreset(Strategy):
-    """Query the candidate farthest from everything labeled (k-center greedy). Cost O(b n d).
+    """Query the candidate farthest from everything labeled (k-center greedy).
 
     Sener and Savarese 2018, algorithm 1; thesis seed (002), 2.1. The greedy form, without their mixed-integer
     refinement. With nothing labeled the first centre is drawn at random.
     """
 
+    paper = "Sener and Savarese 2018"
+    cost = "b n d"
     requires = frozenset({Needs.DISTANCE})
     cold_start = True
 

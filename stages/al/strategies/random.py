@@ -10,8 +10,10 @@ from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 @STRATEGIES.register("random")
 @dataclass(frozen=True, kw_only=True)
 class Random(Strategy):
-    """Query any candidate with equal chance. Cost O(b). Settles 2009; thesis seed (002), 2.1."""
+    """Query any candidate with equal chance. Settles 2009; thesis seed (002), 2.1."""
 
+    paper = "Settles 2009"
+    cost = "b"
     cold_start = True
 
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:

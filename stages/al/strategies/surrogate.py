@@ -54,7 +54,7 @@ def _load(folder: str, manifest_digest: str) -> tuple[dict[str, Any], list[Any]]
 @STRATEGIES.register("surrogate")
 @dataclass(frozen=True, kw_only=True)
 class Surrogate(ScoredStrategy):
-    """Query the candidate whose gain the trained XGBoost models predict highest. Cost O(n (d + classes + trees)).
+    """Query the candidate whose gain the trained XGBoost models predict highest.
 
     Thesis seed (002), sections 4.7 and 5.6. Deviations: the thesis scores 500 random candidates a round, here the
     protocol's candidates are scored; an image is scored by a model that did not learn from it (see
@@ -65,6 +65,8 @@ class Surrogate(ScoredStrategy):
 
     model: str
     argument = "model"
+    paper = "thesis seed 2023, 4.7"
+    cost = "n (d + C + trees)"
     requires = REQUIRES
 
     def score(self, view: PoolView) -> Float[np.ndarray, "candidates"]:

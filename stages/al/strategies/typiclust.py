@@ -32,8 +32,7 @@ def cluster_order(
 @STRATEGIES.register("typiclust")
 @dataclass(frozen=True, kw_only=True)
 class TypiClust(Strategy):
-    """Query the most typical image of the largest cluster that has no labeled image. Cost O(n d k) to cluster (once
-    per number of clusters, for all seeds), O(m^2 d) per query in a cluster of m images.
+    """Query the most typical image of the largest cluster that has no labeled image.
 
     Hacohen et al. 2022, algorithm 1 and its authors' code: L2-normalised features, labeled + b clusters (at most
     `max_clusters`), clusters of at most `min_cluster_size` images ignored, typicality among the cluster's unlabeled
@@ -45,6 +44,9 @@ class TypiClust(Strategy):
     n_neighbors: int = 20
     min_cluster_size: int = 5
     max_clusters: int = 500
+    paper = "Hacohen et al. 2022"
+    cost = "b m^2 d in clusters of m images; N d (L + b) to cluster, once for all seeds"
+    regime = "low"
     requires = frozenset({Needs.CLUSTERS})
     cold_start = True
 
