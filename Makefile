@@ -41,13 +41,13 @@ FEATURES = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool
 TASK  = $(FEATURES) --pca $(PCA) --engine '$(ENGINE)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain embed al surrogate report heads cache runs test bench-embed bench-al lint clean
+.PHONY: help install demo pretrain embed al surrogate report heads cache runs test bench-embed bench-al bench-strategies lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
 	@echo
 	@echo 'Targets (each installs itself into .venv on first use):'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 	@echo
 	@echo 'Variables (make TARGET NAME=value; the defaults are in brackets):'
 	@echo '  all        DATA_ROOT folder of everything alcove writes, or s3://BUCKET/PREFIX for features, logs and own weights [data]'
@@ -78,7 +78,7 @@ help:  ## explain every target and variable
 	@echo '             ENGINE processes, dask, or dask:tcp://HOST:8786, whose machines need the data root at the same path [processes]'
 	@echo '  al         STRATEGY random,entropy,least_confidence,margin,coreset,typiclust,bald,surrogate [the first six]'
 	@echo '             INITIAL first labels [10]    BATCH labels per round [1]    BUDGET labels in all, or 5% of the pool [210]'
-	@echo '             INITIAL_SET random, one_per_class, kmeans, kcenter, typical [random]'
+	@echo '             INITIAL_SET random, one_per_class, kmeans, kcenter, typical, or a strategy that needs no labels, such as probcover [random]'
 	@echo '             CANDIDATES images drawn per round that may be queried [10000]'
 	@echo '             TRAIN_VIEWS first, or all: every cached view of a labeled image is a row to learn from [first]'
 	@echo '             LOG_SEEDS seeds below this number log candidates for the surrogate [5]'
@@ -134,6 +134,9 @@ bench-embed: install  ## images/s of stage one beside the bare network and the l
 
 bench-al: install  ## runs/s of stage two beside the thesis's procedure and plain loops (15 minutes)
 	.venv/bin/python -m tests.benchmarks.al $(ARGS)
+
+bench-strategies: install  ## query strategies beside scikit-activeml, at scale, and one label at a time
+	.venv/bin/python -m tests.benchmarks.strategies $(ARGS)
 
 lint: install  ## ruff and mypy
 	.venv/bin/ruff check .

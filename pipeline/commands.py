@@ -26,7 +26,7 @@ from pipeline.config import (
     SurrogateConfig,
     TaskConfig,
 )
-from pipeline.grid import check_grid, parse_seeds, plan, run_grid
+from pipeline.grid import check_grid, expand, parse_seeds, plan, run_grid
 from pipeline.report import ReportConfig, make_report
 from pipeline.results import strategy_labels
 from pipeline.surrogate import evaluate_surrogate, matching_runs, train_surrogate
@@ -93,18 +93,19 @@ def pretrain(config: PretrainConfig) -> int:
 def al(config: AlConfig) -> int:
     """Stage two: the grid of heads x strategies x seeds."""
     config = _rooted(config)
+    strategies = expand(config.strategy)
     started = time.perf_counter()
     seeds = parse_seeds(config.seeds)
     config.protocol.check()
     config.candidate_log.check()
     require_initial(config.protocol.initial)
-    check_grid(config.head, config.strategy, config.workers, config.engine)
+    check_grid(config.head, strategies, config.workers, config.engine)
     task = _prepare(config, config.pca)
     protocol = config.protocol.resolve(task.sizes[0])
     runs = plan(
         task,
         config.head,
-        config.strategy,
+        strategies,
         seeds,
         protocol,
         config.data_root,

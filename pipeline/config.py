@@ -49,7 +49,7 @@ class AlConfig(TaskConfig):
     head: tuple[str, ...] = ("ridge",)
     """ridge, solve, inv, pinv, truncated_pinv, linear, mlp, svm; settings after colons, such as ridge:penalty=50"""
     strategy: tuple[str, ...] = ("random", "entropy", "least_confidence", "margin", "coreset", "typiclust")
-    """strategies, comma-separated"""
+    """strategies, comma-separated; `all` for every one that needs no trained model"""
     seeds: str = "10"
     """how many seeds, or a range such as 5-9"""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)

@@ -58,6 +58,12 @@ class Run:
         return {"every": log.log_every, "candidates": log.log_candidates} if log else None
 
 
+def expand(strategies: Sequence[str]) -> list[str]:
+    """With `all` replaced by every strategy that needs no trained model."""
+    every = [name for name in STRATEGIES if not hasattr(STRATEGIES.get(name), "argument")]
+    return [name for said in strategies for name in (every if said == "all" else [said])]
+
+
 def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int, engine: str = "processes") -> None:
     """Raises InputError for names, parameters and numbers that no data could make right, before anything is read."""
     if not (heads and strategies):

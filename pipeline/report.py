@@ -44,12 +44,13 @@ class Report:
 
     page: Path
     table: Path
+    summary: Path
     figures: tuple[Path, ...]
     headlines: tuple[str, ...]
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return (*self.figures, self.table, self.page)
+        return (*self.figures, self.table, self.summary, self.page)
 
     @property
     def headline(self) -> str:
@@ -86,11 +87,13 @@ def make_report(config: ReportConfig) -> Report:
     notes = {group.stem: _surrogate_notes(group, manifests) for group in groups}
     out = config.out or local_folder(config.data_root) / "reports"
     contents = {f"{stem}.png": picture for stem, picture in pictures.items()}
-    contents |= {"report.csv": _csv(groups).encode(), "report.html": _page(groups, pictures, notes).encode()}
+    contents |= {"report.csv": _csv(groups).encode(), "report.md": _markdown(groups).encode()}
+    contents |= {"report.html": _page(groups, pictures, notes).encode()}
     _write(out, contents)
     return Report(
         page=out / "report.html",
         table=out / "report.csv",
+        summary=out / "report.md",
         figures=tuple(out / f"{stem}.png" for stem in pictures),
         headlines=tuple(group.headline for group in groups),
     )
@@ -229,6 +232,25 @@ def _csv(groups: Sequence[Group]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _markdown(groups: Sequence[Group]) -> str:
+    """One table of all strategies: AUBC, mean ± standard error, and seconds per run in every group."""
+    labels = [result.label for group in groups for result in group.results]
+    columns = [{result.label: result for result in group.results} for group in groups]
+    seeds = [sorted({len(result.seeds) for result in group.results}) for group in groups]
+    heading = [
+        f"{group.title}, {'–'.join(map(str, dict.fromkeys((n[0], n[-1]))))} seeds | s"
+        for group, n in zip(groups, seeds, strict=True)
+    ]
+    lines = [f"| AUBC | {' | '.join(heading)} |", f"|---{'|---|---' * len(groups)}|"]
+    for label in dict.fromkeys(labels):
+        cells = [
+            f"{_estimate(found.aubc)} | {found.seconds:.1f}" if (found := column.get(label)) else "– | –"
+            for column in columns
+        ]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _page(groups: Sequence[Group], pictures: Mapping[str, bytes], notes: Mapping[str, list[SurrogateNote]]) -> str:

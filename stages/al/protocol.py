@@ -62,7 +62,7 @@ class ProtocolConfig:
     """A protocol as it is asked for, before the pool's size is known."""
 
     initial: str = "random"
-    """how the first labels are chosen: random, one_per_class, kmeans, kcenter, typical"""
+    """the first labels: random, one_per_class, kmeans, kcenter, typical, or a strategy that needs no labels"""
     initial_size: str = "10"
     """images labeled before the first query, or a percentage of the pool; the same ones for every strategy of a seed"""
     batch_size: int = 1

@@ -5,7 +5,7 @@ import pytest
 
 from cache.errors import InputError, UnknownNameError
 from stages.al.heads import build_head
-from stages.al.initial import INITIAL_SETS, initial_set, k_means_plus_plus
+from stages.al.initial import INITIAL_SETS, initial_set, k_means_plus_plus, require_initial
 from stages.al.loop import Cell, Evaluation, run_active_learning
 from stages.al.pool import Needs
 from stages.al.protocol import Protocol, ProtocolConfig, count_of
@@ -100,6 +100,20 @@ def test_typical_is_typiclusts_first_round(tiny_pool, rng):
     assert drawn("typical", tiny_pool).tolist() == TypiClust().query(view, 12, rng).tolist()
     clusters = tiny_pool.clusters(12)
     assert len(set(clusters[drawn("typical", tiny_pool)])) == 12
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if STRATEGIES.get(name).cold_start])
+def test_a_strategy_that_needs_no_labels_may_begin(tiny_pool, name):
+    first = drawn(name, tiny_pool)
+    assert len(set(first.tolist())) == len(first) == 12
+    assert first.tolist() == drawn(name, tiny_pool).tolist()
+
+
+def test_a_strategy_that_needs_labels_says_so(tiny_pool):
+    with pytest.raises(InputError, match=r"'margin' needs labels.*typiclust"):
+        drawn("margin", tiny_pool)
+    with pytest.raises(InputError, match="no parameter"):
+        require_initial("typiclust:colour=red")
 
 
 def test_an_unknown_initial_set_is_named(tiny_pool):

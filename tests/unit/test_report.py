@@ -92,6 +92,17 @@ def runs_frame(data_root):
     return pd.DataFrame(rows, columns=["strategy", "seed", "aubc", "final"])
 
 
+def test_the_summary_has_every_strategy_beside_every_group(data_root):
+    put_run(data_root, {"name": "bald"}, 0, dataset="photos")
+    lines = make_report(ReportConfig(data_root=data_root)).summary.read_text().splitlines()
+    cells = {line.split(" | ")[0].strip("| "): [cell.strip("| ") for cell in line.split(" | ")[1:]] for line in lines}
+    assert list(cells)[2:] == ["surrogate", "margin", "coreset", "random", "bald"]
+    assert cells["AUBC"][0].startswith("digits · simclr · ridge")
+    assert cells["margin"][0].startswith("0.75")
+    assert cells["margin"][1:] == ["0.3", "–", "–"]
+    assert cells["bald"][:2] == ["–", "–"]
+
+
 def test_the_table_agrees_with_a_recomputation(data_root):
     table = pd.read_csv(make_report(ReportConfig(data_root=data_root)).table).set_index("strategy")
     runs = runs_frame(data_root).query("seed >= 3")

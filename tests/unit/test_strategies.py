@@ -8,6 +8,7 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
+from pipeline.grid import expand
 from stages.al.pool import Pool
 from stages.al.readings import read
 from stages.al.strategies import STRATEGIES
@@ -50,6 +51,11 @@ def test_uncertainty_strategies_query_the_most_uncertain(
     expected = view.candidates[np.argsort(scores)[::-1][:6]]
     queried = STRATEGIES.build(name).query(view, 6, np.random.default_rng(0))
     assert queried.tolist() == expected.tolist()
+
+
+def test_all_stands_for_every_strategy_without_a_model() -> None:
+    assert set(expand(["all"])) == set(STRATEGIES) - {"surrogate"}
+    assert expand(["margin", "surrogate"]) == ["margin", "surrogate"]
 
 
 def test_random_is_uniform(tiny_pool: Pool) -> None:
