@@ -18,8 +18,18 @@ DASHES = ("-", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 TITLE_WIDTH, WIDEST_HALF = 46, 27
 """Characters in a line of the title, and in a label of a legend of two columns."""
 ROW_INCHES = 0.22
+MOST_NAMED = 12
+"""Strategies with a colour of their own; of more, the best, random and the surrogates have one."""
+OTHER = "#cccccc"
 
 Style = tuple[str, object]
+
+
+def named(group: Group) -> list[Result]:
+    """The results of a picture's legend, best first."""
+    kept = {result.label for result in group.results if result.name in ("random", "surrogate")}
+    best = [result.label for result in group.results if result.label not in kept][: max(0, MOST_NAMED - len(kept))]
+    return [result for result in group.results if result.label in kept.union(best)]
 
 
 def line_styles(group: Group, names: Sequence[str]) -> dict[str, Style]:
@@ -29,7 +39,7 @@ def line_styles(group: Group, names: Sequence[str]) -> dict[str, Style]:
     """
     surrogates = sorted(result.label for result in group.results if result.name == "surrogate")
     styles: dict[str, Style] = {}
-    for result in group.results:
+    for result in named(group):
         if result.name == "random":
             styles[result.label] = (GREY, "--")
         elif result.name == "surrogate":
@@ -42,17 +52,23 @@ def line_styles(group: Group, names: Sequence[str]) -> dict[str, Style]:
 
 def draw_all(groups: Sequence[Group]) -> dict[str, bytes]:
     """A PNG for each group, by its stem."""
-    results = [result for group in groups for result in group.results]
+    results = [result for group in groups for result in named(group)]
     names = sorted({result.label for result in results if result.name not in ("random", "surrogate")})
     return {group.stem: draw_curves(group, line_styles(group, names)) for group in groups}
 
 
 def draw_curves(group: Group, styles: Mapping[str, Style]) -> bytes:
     """PNG: mean test accuracy against labels spent, a band of one standard error, legend in the order of AUBC."""
-    columns = legend_columns([_said(result) for result in group.results])
-    figure, axes = make_axes(group.title, _subtitle(group), "Labels spent", rows=1 + -(-len(group.results) // columns))
-    for result in group.results:
+    shown = named(group)
+    others = [result for result in group.results if result.label not in styles]
+    columns = legend_columns([_said(result) for result in shown])
+    rows = 1 + -(-(len(shown) + bool(others)) // columns)
+    figure, axes = make_axes(group.title, _subtitle(group), "Labels spent", rows)
+    for result in shown:
         _draw(axes, result, styles[result.label])
+    for result in others:
+        label = f"{len(others)} others" if result is others[0] else None
+        axes.plot(result.budget, result.accuracy.mean(axis=0), color=OTHER, lw=0.8, zorder=0, label=label)
     add_legend(figure, columns, title="AUBC")
     return rendered(figure, "png")
 

@@ -13,8 +13,9 @@ import pytest
 from cache.errors import CacheMissError, InputError
 from cache.files import digest_json
 from cache.runs import RunStore
-from pipeline.report import ReportConfig, make_report
-from pipeline.results import seed_ranges, strategy_labels
+from pipeline.curves import line_styles, named
+from pipeline.report import ReportConfig, make_report, readable_runs
+from pipeline.results import group_runs, seed_ranges, strategy_labels
 
 LEVELS = {"random": 0.80, "margin": 0.86, "coreset": 0.82, "surrogate": 0.88}
 SURROGATE = {"name": "surrogate", "model_digest": "5a3c" * 16, "train_seeds": [0, 1, 2]}
@@ -90,6 +91,19 @@ def runs_frame(data_root):
         accuracy = pd.read_parquet(path.parent / "rounds.parquet")["test_accuracy"]
         rows.append((run["strategy"]["name"], run["seed"], accuracy.mean(), accuracy.iloc[-1]))
     return pd.DataFrame(rows, columns=["strategy", "seed", "aubc", "final"])
+
+
+def test_of_many_strategies_the_best_are_named_and_every_line_differs(tmp_path):
+    for place in range(20):
+        put_run(tmp_path, {"name": f"strategy_{place}"}, 0)
+    for strategy in ({"name": "random"}, SURROGATE):
+        put_run(tmp_path, strategy, 0)
+    (group,) = group_runs(readable_runs(tmp_path))
+    labels = [result.label for result in named(group)]
+    assert len(labels) == 12 and {"random", "surrogate"} < set(labels)
+    best = [result.label for result in group.results if result.name.startswith("strategy")][:10]
+    assert [label for label in labels if label.startswith("strategy")] == best
+    assert len(set(line_styles(group, sorted(labels)).values())) == 12
 
 
 def test_the_summary_has_every_strategy_beside_every_group(data_root):
