@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
+from stages.al.centres import lower_distances
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
 from stages.al.logits import BLOCK, TrackedLogits
 from stages.al.neighbours import ball_graph, nearest_neighbours
@@ -125,12 +126,10 @@ class DistanceToLabeled(Follower):
 
     def __init__(self, features: Float[np.ndarray, "pool dim"]) -> None:
         self._features, self._seen = features, 0
-        self.distance = np.full(len(features), np.inf, dtype=np.float32)
+        self.distance = np.full(len(features), np.inf)
 
     def follow(self, labeled: Int[np.ndarray, "labeled"]) -> None:
-        for index in labeled[self._seen :]:
-            difference = self._features - self._features[index]
-            np.minimum(self.distance, np.einsum("nd,nd->n", difference, difference), out=self.distance)
+        lower_distances(self._features, self._features[labeled[self._seen :]].astype(np.float64), self.distance)
         self._seen = len(labeled)
 
 
