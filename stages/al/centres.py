@@ -47,8 +47,9 @@ def k_means_plus_plus(
     chosen = np.empty(size, dtype=np.int64)
     chosen[0] = rng.integers(len(features)) if first is None else first
     found = _spread(factor, features, squared_norms(factor), squared_norms(features), chosen, rng)
-    copies = np.setdiff1d(np.arange(len(features)), chosen[:found])
-    chosen[found:] = rng.permutation(copies)[: size - found]
+    if found < size:
+        copies = np.setdiff1d(np.arange(len(features)), chosen[:found])
+        chosen[found:] = rng.choice(copies, size - found, replace=False)
     return chosen
 
 
