@@ -4,13 +4,13 @@ import difflib
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from cache.errors import InputError, UnknownNameError
+from stages.al.centres import k_center_greedy, k_means_plus_plus
 from stages.al.pool import Pool, PoolView
 from stages.al.protocol import Protocol
 from stages.al.strategies.base import STRATEGIES, Strategy
-from stages.al.strategies.coreset import k_center_greedy
 from stages.al.strategies.typiclust import TypiClust
 
 InitialSet = Callable[[Pool, int, np.random.Generator], Int[np.ndarray, "initial"]]
@@ -46,25 +46,6 @@ def kmeans(pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, "
     ImageNet network where these are the projected ones. Cost O(size n d).
     """
     return k_means_plus_plus(pool.features, size, rng)
-
-
-def k_means_plus_plus(
-    features: Float[np.ndarray, "n dim"], size: int, rng: np.random.Generator
-) -> Int[np.ndarray, "centres"]:
-    """Distinct positions of k-means++ centres; where only copies of centres are left, drawn evenly from them."""
-    weight = np.ones(len(features))
-    distance = np.full(len(features), np.inf)
-    waiting = np.ones(len(features), dtype=bool)
-    chosen = np.empty(size, dtype=np.int64)
-    for i in range(size):
-        if not weight.any():
-            weight = waiting.astype(float)
-        chosen[i] = rng.choice(len(features), p=weight / weight.sum())
-        waiting[chosen[i]] = False
-        difference = (features - features[chosen[i]]).astype(np.float64)
-        np.minimum(distance, np.einsum("nd,nd->n", difference, difference), out=distance)
-        weight = distance * waiting
-    return chosen
 
 
 def kcenter(pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:

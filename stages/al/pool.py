@@ -12,6 +12,8 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
+from stages.al.centres import lower_distances
+from stages.al.heads.closed_form import softmax
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
 from stages.al.logits import BLOCK, TrackedLogits
 from stages.al.neighbours import ball_graph, nearest_neighbours
@@ -125,12 +127,10 @@ class DistanceToLabeled(Follower):
 
     def __init__(self, features: Float[np.ndarray, "pool dim"]) -> None:
         self._features, self._seen = features, 0
-        self.distance = np.full(len(features), np.inf, dtype=np.float32)
+        self.distance = np.full(len(features), np.inf)
 
     def follow(self, labeled: Int[np.ndarray, "labeled"]) -> None:
-        for index in labeled[self._seen :]:
-            difference = self._features - self._features[index]
-            np.minimum(self.distance, np.einsum("nd,nd->n", difference, difference), out=self.distance)
+        lower_distances(self._features, self._features[labeled[self._seen :]].astype(np.float64), self.distance)
         self._seen = len(labeled)
 
 
@@ -182,6 +182,15 @@ class PoolView:
     def proba(self) -> Float[np.ndarray, "candidates classes"]:
         self._require(Needs.PROBA)
         return self._once("proba", lambda: self._head().predict_proba(self.features))
+
+    @property
+    def fast_proba(self) -> Float32[np.ndarray, "candidates classes"]:
+        """`proba` in single precision, as fast as can be; the small ones keep their digits, the large round to 1.
+
+        Asked of the head anew every round, so that no rounding of earlier rounds gets into it.
+        """
+        self._require(Needs.PROBA)
+        return self._once("fast_proba", self._fast_proba)
 
     def measured(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "candidates"]:
         """A measure of what is read off the candidates' logits, in single precision, as fast as can be."""
@@ -265,6 +274,13 @@ class PoolView:
             return np.concatenate([measure(read(self._head().logits(self.pool_features[part]))) for part in parts])
         reading, _ = self.tracked.read(self._head())
         return measure(reading)[self.candidates]
+
+    def _fast_proba(self) -> Float32[np.ndarray, "candidates classes"]:
+        proba = np.empty((len(self.candidates), self.n_classes), dtype=np.float32)
+        for start in range(0, len(proba), BLOCK):
+            features = self.pool_features[self.candidates[start : start + BLOCK]]
+            proba[start : start + BLOCK] = softmax(self._head().logits(features.astype(np.float32, copy=False)))
+        return proba
 
     def _head(self) -> Any:
         if self.fitted_head is None:
