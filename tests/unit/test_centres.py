@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from scipy.stats import chisquare
+from skactiveml.base import SkactivemlClassifier
+from skactiveml.pool import CoreSet, Falcun
 
 from stages.al.centres import k_center_greedy, k_means_plus_plus, squared_norms
 from stages.al.pool import DistanceToLabeled, Pool, PoolView
@@ -103,7 +105,7 @@ def test_coreset_is_scikit_activemls_in_order(
     view = make_view(make_pool(features, labels, 4), rng.choice(300, n_labeled, replace=False))
     known = np.full(300, np.nan)
     known[view.labeled] = view.labels
-    theirs = pytest.importorskip("skactiveml.pool").CoreSet(metric="euclidean", random_state=0)
+    theirs = CoreSet(metric="euclidean", random_state=0)
     expected = theirs.query(features.astype(np.float64), known, batch_size=60)
     assert STRATEGIES.build("coreset").query(view, 60, rng).tolist() == expected.tolist()
 
@@ -176,9 +178,8 @@ def test_falcun_is_the_authors(tiny_pool: Pool, gamma: int) -> None:
 
 def test_falcuns_odds_are_scikit_activemls_until_it_rescales_what_it_keeps(rng: np.random.Generator) -> None:
     """Its first two draws, where uncertainties are from 0 to 1."""
-    pool = pytest.importorskip("skactiveml.pool")
 
-    class Given(pytest.importorskip("skactiveml.base").SkactivemlClassifier):
+    class Given(SkactivemlClassifier):
         def fit(self, X: np.ndarray, y: np.ndarray) -> "Given":
             return self
 
@@ -187,7 +188,7 @@ def test_falcuns_odds_are_scikit_activemls_until_it_rescales_what_it_keeps(rng: 
 
     proba = rng.dirichlet(np.ones(4), size=40)
     proba[:2] = [1, 0, 0, 0], [0.5, 0.5, 0, 0]
-    theirs = pool.Falcun(gamma=10, random_state=0)
+    theirs = Falcun(gamma=10, random_state=0)
     (first, _), expected = theirs.query(
         proba, np.full(40, np.nan), Given(), fit_clf=False, batch_size=2, return_utilities=True
     )
