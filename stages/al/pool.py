@@ -12,6 +12,9 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
+from cache.errors import InputError
+from stages.al.heads.base import HEADS
+from stages.al.heads.closed_form import ClosedFormSoftmax
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
 from stages.al.logits import BLOCK, TrackedLogits
 from stages.al.neighbours import ball_graph, nearest_neighbours
@@ -177,6 +180,16 @@ class PoolView:
     def head(self) -> Any:
         self._require(Needs.HEAD)
         return self._head()
+
+    @property
+    def closed_form(self) -> ClosedFormSoftmax:
+        """The head where it is solved in closed form. Raises InputError where it is not."""
+        self._require(Needs.HEAD)
+        head = self._head()
+        if not isinstance(head, ClosedFormSoftmax):
+            known = ", ".join(name for name in HEADS if issubclass(HEADS.get(name), ClosedFormSoftmax))
+            raise InputError(f"the head {head.name!r} has no closed form, which this strategy needs: use {known}")
+        return head
 
     @property
     def proba(self) -> Float[np.ndarray, "candidates classes"]:

@@ -4,6 +4,7 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     bald,
     coreset,
     entropy,
+    expected_loss_reduction,
     least_confidence,
     margin,
     random,
