@@ -96,6 +96,20 @@ class Pool:
         _, squared = self.neighbours(min(TYPICALITY_NEIGHBOURS, len(self) - 1))
         return typicality_of(squared.mean(axis=1))
 
+    def second_moment(self) -> Float[np.ndarray, "size size"]:
+        """Mean of x x' over the pool, of the features with a 1 after them: float64 (dim + 1, dim + 1)."""
+
+        def compute() -> np.ndarray:
+            size = self.features.shape[1] + 1
+            total = np.zeros((size, size))
+            for start in range(0, len(self), BLOCK):
+                rows = self.features[start : start + BLOCK].astype(np.float64)
+                rows = np.hstack([rows, np.ones((len(rows), 1))])
+                total += rows.T @ rows
+            return total / len(self)
+
+        return self.derived.get("second-moment", {}, compute)
+
     def clusters(self, k: int) -> Int[np.ndarray, "pool"]:
         """k-means clusters of the L2-normalised features; mini-batches above 50 clusters, as TypiClust's authors."""
 

@@ -12,6 +12,8 @@ from stages.al.pool import Pool, PoolView
 from stages.al.readings import LEAST, fast_exp, fast_log
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.expected_loss_reduction import expected_loss_reduction
+from stages.al.strategies.model_change import model_change
+from stages.al.strategies.variance_reduction import VarianceReduction
 from tests.conftest import make_view
 
 HEADS_TESTED = ("ridge", "ridge:intercept=yes", "ridge:class_weight=balanced", "solve:temperature=20", "truncated_pinv")
@@ -85,7 +87,76 @@ def test_the_drawn_subset_holds_the_batch(tiny_pool: Pool) -> None:
     assert strategy.query(view, 1, np.random.default_rng(0)) in view.candidates
 
 
-@pytest.mark.parametrize("name", ["expected_loss_reduction"])
+@pytest.mark.parametrize("spec", [*HEADS_TESTED, "solve"])
+@pytest.mark.parametrize("n_labeled", [3, 12])
+def test_model_change_is_that_of_refits(tiny_pool: Pool, spec: str, n_labeled: int) -> None:
+    if spec == "truncated_pinv" and n_labeled == 3:
+        pytest.skip("one direction")
+    view = round_of(tiny_pool, spec, n_labeled)
+    candidates, images = view.candidates[:9], np.arange(20, 60)
+    now = view.head.raw_logits(tiny_pool.features.astype(np.float64))
+    expected = []
+    for candidate in candidates:
+        change = refitted(view, candidate, int(now[candidate].argmax())) - now
+        expected.append(np.linalg.norm(change[images], axis=1).mean())
+    scores = model_change(view.head, tiny_pool.features[candidates], tiny_pool.features[images])
+    np.testing.assert_allclose(scores, expected, rtol=2e-5)
+
+
+def test_model_change_queries_the_highest(tiny_pool: Pool) -> None:
+    view = round_of(tiny_pool, "ridge")
+    scores = model_change(view.head, view.features, view.features)
+    queried = STRATEGIES.build("model_change").query(view, 4, np.random.default_rng(0))
+    assert queried.tolist() == view.candidates[np.argsort(-scores)[:4]].tolist()
+
+
+def variance(pool: Pool, rows: list[int], criterion: str, penalty: float, constant: bool) -> float:
+    """What the criterion lowers, with those images labeled, by explicit inversion."""
+    X = pool.features.astype(np.float64)
+    X = np.hstack([X, np.ones((len(X), 1))]) if constant else X
+    information = penalty * np.diag([1.0] * pool.features.shape[1] + [0.0] * constant)
+    for row in rows:
+        information = information + np.outer(X[row], X[row])
+    inverse = np.linalg.inv(information)
+    if criterion == "a":
+        return float(np.trace(inverse))
+    return float(np.linalg.slogdet(inverse)[1]) if criterion == "d" else float(np.mean([e @ inverse @ e for e in X]))
+
+
+@pytest.mark.parametrize("criterion", ["v", "a", "d"])
+@pytest.mark.parametrize(
+    ("spec", "penalty", "n_labeled"),
+    [
+        ("ridge", 10.0, 12),
+        ("ridge:intercept=yes:penalty=2", 2.0, 3),
+        ("solve", 0.0, 12),
+        ("pinv", 1e-6, 3),  # the limit of small penalties: directions without a label come first
+    ],
+)
+def test_variance_reduction_by_explicit_inverses(
+    tiny_pool: Pool, criterion: str, spec: str, penalty: float, n_labeled: int
+) -> None:
+    view = round_of(tiny_pool, spec, n_labeled)
+    rows, expected = view.labeled.tolist(), []
+    for _ in range(5):
+        waiting = [i for i in view.candidates.tolist() if i not in rows]
+        after = [variance(tiny_pool, [*rows, i], criterion, penalty, "intercept" in spec) for i in waiting]
+        rows.append(waiting[int(np.argmin(after))])
+        expected.append(rows[-1])
+    queried = VarianceReduction(criterion=criterion).query(view, 5, np.random.default_rng(0))
+    assert queried.tolist() == expected
+
+
+def test_variance_reduction_within_the_directions_of_a_truncated_head(tiny_pool: Pool) -> None:
+    view = round_of(tiny_pool, "truncated_pinv:share=0.25")
+    X = tiny_pool.features @ view.head._directions.T
+    rows = X[view.labeled]
+    after = [np.trace(X @ np.linalg.inv(rows.T @ rows + np.outer(x, x)) @ X.T) for x in X[view.candidates]]
+    queried = VarianceReduction().query(view, 1, np.random.default_rng(0))
+    assert queried[0] == view.candidates[np.argmin(after)]
+
+
+@pytest.mark.parametrize("name", ["expected_loss_reduction", "model_change", "variance_reduction"])
 def test_another_head_is_refused_in_a_sentence(tiny_pool: Pool, name: str) -> None:
     view = round_of(tiny_pool, "linear:epochs=1")
     with pytest.raises(InputError, match="'linear' has no closed form.*inv, pinv, ridge, solve, truncated_pinv"):

@@ -10,7 +10,6 @@ term, W+ = W + g (t - x'W), where g depends on x alone (`least_squares`). That m
 product (`moved_`).
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -217,19 +216,9 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         gains, constants = self._least_squares().gains(self.reduce(candidates), weight)
         return X @ self.expand(gains).T + constants
 
-    def inverse(
-        self, added: Float[np.ndarray, "m dim"] | None = None
-    ) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "size size"]]:
-        """The two matrices that say how a new image moves the predictions; see `LeastSquares.inverse` and `rows`.
-
-        added : as if these images had been labeled too
-        """
-        system = self._least_squares()
-        if added is not None and len(added):
-            system = copy.deepcopy(system)
-            rows = self.reduce(added).astype(np.float64)
-            system.append(rows, np.zeros((len(rows), len(self.classes_))), np.ones(len(rows)))
-        return system.inverse()
+    def inverse(self) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "size size"]]:
+        """The two matrices that say how a new image moves the predictions; see `LeastSquares.inverse` and `rows`."""
+        return self._least_squares().inverse()
 
     def rows(self, X: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n size"]:
         """Images as the rows that are solved: reduced, with a 1 after them where there is a constant."""

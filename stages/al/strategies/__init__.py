@@ -7,9 +7,11 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     expected_loss_reduction,
     least_confidence,
     margin,
+    model_change,
     random,
     surrogate,
     typiclust,
+    variance_reduction,
 )
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy, Strategy, UncertaintyStrategy
 
