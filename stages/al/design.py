@@ -60,6 +60,10 @@ class Design:
             self._effect += k * toward * (k * (v @ Fv) * toward - 2 * through)
         self.inverse -= k * np.outer(v, v)
 
+    def taking(self, chosen: Int[np.ndarray, "m"]) -> "Design":
+        """The design of taking those rows away again, in double precision."""
+        return Design(self._X[chosen].astype(np.float64), -self._weight[chosen], self.inverse, self._moment)
+
 
 @numba.njit(cache=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
 @no_type_check
@@ -73,7 +77,93 @@ def _products(X, a, b, toward, through):
         toward[i], through[i] = one, two
 
 
-def greedy(design: Design, k: int, rng: np.random.Generator) -> Int[np.ndarray, "k"]:
+class ClassDesign:
+    """A design of rows whose information is (diag p - pp') (x) xx', as that of a softmax in C classes is.
+
+    inverse, moment : A and F, ordered by class, then dimension. What `Design` says holds with k = (I + LR)^-1 L, where
+    L = diag p - pp' and R = (I (x) x')A(I (x) x) are C x C.
+    """
+
+    def __init__(
+        self,
+        X: Float[np.ndarray, "n d"],
+        proba: Float[np.ndarray, "n C"],
+        inverse: Float[np.ndarray, "Cd Cd"],
+        moment: Float[np.ndarray, "Cd Cd"],
+        sign: float = 1.0,
+    ):
+        self.inverse = inverse.copy()
+        self._X, self._proba, self._moment, self._sign = X, proba, moment, sign
+        self._energy = self._forms(inverse)
+        self._effect = self._forms(inverse @ moment @ inverse)
+
+    def gains(self) -> Float[np.ndarray, "n"]:
+        """By how much the trace would fall."""
+        gains = np.empty(len(self._X))
+        for start in range(0, len(self._X), BLOCK):
+            part = slice(start, start + BLOCK)
+            gains[part] = np.einsum("ncc->n", self._scaled(part, self._information(part) @ self._effect[part]))
+        return gains
+
+    def add(self, i: int) -> None:
+        """Make row i part of the design."""
+        classes, x = self._proba.shape[1], self._X[i].astype(np.float64)
+        across = np.einsum("d,cdk->ck", x, self.inverse.reshape(classes, len(x), -1))
+        part = slice(i, i + 1)
+        form = across.reshape(classes, classes, -1) @ x
+        information = self._information(part)[0]
+        k = np.linalg.solve(np.eye(classes) + information @ form, information)
+        k = (k + k.T) / 2
+        moved = across @ self._moment
+        between = k @ (moved @ across.T) @ k
+        through = (moved @ self.inverse).reshape(classes, classes, -1)
+        for start in range(0, len(self._X), BLOCK):
+            part = slice(start, start + BLOCK)
+            P = np.einsum("nd,abd->nab", self._X[part], across.reshape(through.shape), optimize=True)
+            mixed = P.transpose(0, 2, 1) @ k @ np.einsum("nd,abd->nab", self._X[part], through, optimize=True)
+            self._energy[part] -= P.transpose(0, 2, 1) @ k @ P
+            self._effect[part] += P.transpose(0, 2, 1) @ between @ P - mixed - mixed.transpose(0, 2, 1)
+        self.inverse -= across.T @ k @ across
+
+    def taking(self, chosen: Int[np.ndarray, "m"]) -> "ClassDesign":
+        """The design of taking those rows away again, in double precision."""
+        return ClassDesign(
+            self._X[chosen].astype(np.float64), self._proba[chosen], self.inverse, self._moment, -self._sign
+        )
+
+    def _information(self, part: slice) -> Float[np.ndarray, "m C C"]:
+        proba = self._proba[part].astype(np.float64)
+        return self._sign * (proba[:, :, None] * np.eye(proba.shape[1]) - proba[:, :, None] * proba[:, None, :])
+
+    def _scaled(self, part: slice, matrices: Float[np.ndarray, "m C C"]) -> Float[np.ndarray, "m C C"]:
+        """(I + LR)^-1 of some rows, times their matrices."""
+        unit = np.eye(self._proba.shape[1])
+        return np.linalg.solve(unit + self._information(part) @ self._energy[part], matrices)
+
+    def _forms(self, matrix: Float[np.ndarray, "Cd Cd"]) -> Float[np.ndarray, "n C C"]:
+        """(I (x) x')M(I (x) x) of every row."""
+        n, classes = self._proba.shape
+        matrix, forms = matrix.astype(self._X.dtype), np.empty((n, classes, classes))
+        for start in range(0, n, BLOCK):
+            rows = self._X[start : start + BLOCK]
+            for c, of_class in enumerate(matrix.reshape(classes, rows.shape[1], -1)):
+                products = (rows @ of_class).reshape(len(rows), classes, -1)
+                forms[start : start + BLOCK, c] = np.einsum("nd,ncd->nc", rows, products)
+        return forms
+
+
+def forward_backward(
+    design: Design | ClassDesign, batch_size: int, rng: np.random.Generator
+) -> Int[np.ndarray, "batch"]:
+    """Twice the batch added greedily, then the half of it that is missed least taken away, greedily too."""
+    if batch_size == 1:  # of two rows the first alone is the better one
+        return greedy(design, 1, rng)
+    chosen = greedy(design, min(2 * batch_size, len(design.gains())), rng)
+    design.add(int(chosen[-1]))
+    return np.delete(chosen, greedy(design.taking(chosen), len(chosen) - batch_size, rng))
+
+
+def greedy(design: Design | ClassDesign, k: int, rng: np.random.Generator) -> Int[np.ndarray, "k"]:
     """The k rows that gain most, each given those before it, ties at random; all but the last are added."""
     chosen, waiting = np.empty(k, dtype=np.int64), np.ones(len(design.gains()), dtype=bool)
     for j in range(k):

@@ -213,7 +213,18 @@ class PoolView:
     def measured(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "candidates"]:
         """A measure of what is read off the candidates' logits, in single precision, as fast as can be."""
         self._require(Needs.PROBA)
-        return self._once(measure.__name__, lambda: self._measured(measure))
+        return self._once(measure.__name__, lambda: self._measured(measure, self.candidates))
+
+    def measured_everywhere(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "pool"]:
+        """As `measured`, of all pool images."""
+        self._require(Needs.PROBA)
+        return self._once(f"pool {measure.__name__}", lambda: self._measured(measure, np.arange(len(self.pool))))
+
+    @property
+    def pool_proba(self) -> Float[np.ndarray, "pool classes"]:
+        """Class probabilities of all pool images."""
+        self._require(Needs.PROBA)
+        return self._once("pool_proba", lambda: self._head().predict_proba(self.pool_features))
 
     def exact_reading(self, positions: Int[np.ndarray, "m"]) -> Reading:
         """What is read off the logits of some candidates, in double precision."""
@@ -285,13 +296,15 @@ class PoolView:
         self._require(Needs.PROGRESS)
         return self.state
 
-    def _measured(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "candidates"]:
-        few = len(self.candidates) * FEW_CANDIDATES < len(self.pool)
+    def _measured(
+        self, measure: Callable[[Reading], np.ndarray], images: Int[np.ndarray, "n"]
+    ) -> Float[np.ndarray, "n"]:
+        few = len(images) * FEW_CANDIDATES < len(self.pool)
         if self.tracked is None or few or len(self.pool) * self.n_classes > MOST_TRACKED:
-            parts = np.array_split(self.candidates, 1 + len(self.candidates) // BLOCK)
+            parts = np.array_split(images, 1 + len(images) // BLOCK)
             return np.concatenate([measure(read(self._head().logits(self.pool_features[part]))) for part in parts])
         reading, _ = self.tracked.read(self._head())
-        return measure(reading)[self.candidates]
+        return measure(reading)[images]
 
     def _head(self) -> Any:
         if self.fitted_head is None:

@@ -1,6 +1,7 @@
 """Query strategies: which candidate to label next. One file and one line here for each."""
 
 from stages.al.strategies import (  # noqa: F401  importing registers
+    bait,
     bald,
     coreset,
     entropy,
