@@ -99,7 +99,8 @@ class ExpectedLossReduction(Strategy):
     closed-form heads but for what refitting would choose anew (see `influence`), by their rank-one update. Deviations:
     probabilities are taken at the temperature fitted by leave-one-out to the labeled images (the head's own until two
     images share a class), because log loss at an arbitrary one means little; scored are `candidates` candidates, on
-    `images` candidates, both drawn at random each round; a batch is the highest scores.
+    `images` candidates, both drawn at random each round; a batch is the highest scores. Take a head with a penalty:
+    without one the images sought are those whose label would blow up the weights, which looks like certainty.
     """
 
     candidates: int = 500
