@@ -12,8 +12,10 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
+from cache.errors import InputError
 from stages.al.centres import lower_distances
-from stages.al.heads.closed_form import softmax
+from stages.al.heads.base import HEADS
+from stages.al.heads.closed_form import ClosedFormSoftmax, softmax
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
 from stages.al.logits import BLOCK, TrackedLogits
 from stages.al.neighbours import ball_graph, nearest_neighbours
@@ -94,6 +96,20 @@ class Pool:
             return np.ones(1)
         _, squared = self.neighbours(min(TYPICALITY_NEIGHBOURS, len(self) - 1))
         return typicality_of(squared.mean(axis=1))
+
+    def second_moment(self) -> Float[np.ndarray, "size size"]:
+        """Mean of x x' over the pool, of the features with a 1 after them: float64 (dim + 1, dim + 1)."""
+
+        def compute() -> np.ndarray:
+            size = self.features.shape[1] + 1
+            total = np.zeros((size, size))
+            for start in range(0, len(self), BLOCK):
+                rows = self.features[start : start + BLOCK].astype(np.float64)
+                rows = np.hstack([rows, np.ones((len(rows), 1))])
+                total += rows.T @ rows
+            return total / len(self)
+
+        return self.derived.get("second-moment", {}, compute)
 
     def clusters(self, k: int) -> Int[np.ndarray, "pool"]:
         """k-means clusters of the L2-normalised features; mini-batches above 50 clusters, as TypiClust's authors."""
@@ -179,6 +195,16 @@ class PoolView:
         return self._head()
 
     @property
+    def closed_form(self) -> ClosedFormSoftmax:
+        """The head where it is solved in closed form. Raises InputError where it is not."""
+        self._require(Needs.HEAD)
+        head = self._head()
+        if not isinstance(head, ClosedFormSoftmax):
+            known = ", ".join(name for name in HEADS if issubclass(HEADS.get(name), ClosedFormSoftmax))
+            raise InputError(f"the head {head.name!r} has no closed form, which this strategy needs: use {known}")
+        return head
+
+    @property
     def proba(self) -> Float[np.ndarray, "candidates classes"]:
         self._require(Needs.PROBA)
         return self._once("proba", lambda: self._head().predict_proba(self.features))
@@ -195,7 +221,18 @@ class PoolView:
     def measured(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "candidates"]:
         """A measure of what is read off the candidates' logits, in single precision, as fast as can be."""
         self._require(Needs.PROBA)
-        return self._once(measure.__name__, lambda: self._measured(measure))
+        return self._once(measure.__name__, lambda: self._measured(measure, self.candidates))
+
+    def measured_everywhere(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "pool"]:
+        """As `measured`, of all pool images."""
+        self._require(Needs.PROBA)
+        return self._once(f"pool {measure.__name__}", lambda: self._measured(measure, np.arange(len(self.pool))))
+
+    @property
+    def pool_proba(self) -> Float[np.ndarray, "pool classes"]:
+        """Class probabilities of all pool images."""
+        self._require(Needs.PROBA)
+        return self._once("pool_proba", lambda: self._head().predict_proba(self.pool_features))
 
     def exact_reading(self, positions: Int[np.ndarray, "m"]) -> Reading:
         """What is read off the logits of some candidates, in double precision."""
@@ -267,13 +304,15 @@ class PoolView:
         self._require(Needs.PROGRESS)
         return self.state
 
-    def _measured(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "candidates"]:
-        few = len(self.candidates) * FEW_CANDIDATES < len(self.pool)
+    def _measured(
+        self, measure: Callable[[Reading], np.ndarray], images: Int[np.ndarray, "n"]
+    ) -> Float[np.ndarray, "n"]:
+        few = len(images) * FEW_CANDIDATES < len(self.pool)
         if self.tracked is None or few or len(self.pool) * self.n_classes > MOST_TRACKED:
-            parts = np.array_split(self.candidates, 1 + len(self.candidates) // BLOCK)
+            parts = np.array_split(images, 1 + len(images) // BLOCK)
             return np.concatenate([measure(read(self._head().logits(self.pool_features[part]))) for part in parts])
         reading, _ = self.tracked.read(self._head())
-        return measure(reading)[self.candidates]
+        return measure(reading)[images]
 
     def _fast_proba(self) -> Float32[np.ndarray, "candidates classes"]:
         proba = np.empty((len(self.candidates), self.n_classes), dtype=np.float32)

@@ -28,3 +28,8 @@ def closeness(reading: Reading) -> Float[np.ndarray, "n"]:
 def margin(reading: Reading) -> Float[np.ndarray, "n"]:
     """Largest minus second largest class probability; 1 where there is one class."""
     return 1 - closeness(reading)
+
+
+def doubt(reading: Reading) -> Float[np.ndarray, "n"]:
+    """p (1 - p) of the most probable class: the Fisher information of a yes or no with its probability."""
+    return reading.rest / (1 + reading.rest) ** 2

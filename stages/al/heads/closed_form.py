@@ -21,7 +21,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from stages.al.heads.base import HEADS, encode_labels
-from stages.al.heads.calibration import FITTED, TEMPERATURES, fit_temperature
+from stages.al.heads.calibration import FITTED, TEMPERATURES, left_out_temperature
 from stages.al.heads.least_squares import LeastSquares
 from stages.al.heads.spectrum import Spectrum
 
@@ -94,8 +94,8 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         dimensions that grow with the labels (thesis 6.1); all features when None
     n_classes : number of classes when labels are 0 .. n_classes - 1 and some may be unseen; None learns them from y
 
-    Fitted: classes_ (C,), weights_ (dim, C) and intercept_ (C,) float64, temperature_, penalty_, unseen_ (classes
-    without a label), moved_ (see `partial_fit`).
+    Fitted: classes_ (C,), weights_ (dim, C) and intercept_ (C,) float64, temperature_, penalty_, class_weight_ (C,)
+    of the squared errors, unseen_ (classes without a label), moved_ (see `partial_fit`).
     """
 
     usual_temperature = 1.0
@@ -212,9 +212,26 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         temperature, class weights, the number of dimensions and the directions kept stay as they are.
         """
         X, candidates = self._checked(X, np.float64), self._checked(candidates, np.float64)
-        weight = np.ones(len(candidates)) if places is None else self._class_weight[places]
+        weight = np.ones(len(candidates)) if places is None else self.class_weight_[places]
         gains, constants = self._least_squares().gains(self.reduce(candidates), weight)
         return X @ self.expand(gains).T + constants
+
+    def inverse(self) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "size size"]]:
+        """The two matrices that say how a new image moves the predictions; see `LeastSquares.inverse` and `rows`."""
+        return self._least_squares().inverse()
+
+    def rows(self, X: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n size"]:
+        """Images as the rows that are solved: reduced, with a 1 after them where there is a constant."""
+        X = self.reduce(X)
+        return np.hstack([X, np.ones((len(X), 1), X.dtype)]) if self.intercept else X
+
+    def calibrated_temperature(self, X: Float[np.ndarray, "n dim"], places: Int[np.ndarray, "n"]) -> float:
+        """Fitted to labeled images, each predicted from the others as `temperature="fitted"` does, at the fitted
+        penalty and directions; the head's own temperature where no class has two. Whatever the views, one row each.
+        """
+        targets = log_targets(places, len(self.classes_), self.epsilon)
+        rows = self.reduce(X.astype(np.float64)), targets, self.rows_per_label * self.class_weight_[places]
+        return left_out_temperature(*rows, places, self.penalty_, self.intercept) or self.temperature_
 
     def _begin(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> "ClosedFormSoftmax":
         self.check_parameters()
@@ -232,13 +249,13 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
     def _fit_rows(self) -> None:
         X, places, weight = (part[self._rows[2] > 0] for part in self._rows)
         self._n_labels = weight.sum() / self.rows_per_label
-        self._class_weight = np.ones(len(self.classes_))
+        self.class_weight_ = np.ones(len(self.classes_))
         if self.class_weight is not None:
             present = np.unique(places)
-            self._class_weight[present] = compute_class_weight(
+            self.class_weight_[present] = compute_class_weight(
                 self.class_weight, classes=self.classes_[present], y=self.classes_[places]
             )
-            weight = weight * self._class_weight[places]
+            weight = weight * self.class_weight_[places]
             X, places, weight = (part[weight > 0] for part in (X, places, weight))
         self._dims = X.shape[1]
         if self.dims_per_label is not None:
@@ -251,17 +268,10 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         self.penalty_ = self._chosen_penalty(X, targets, weight)
         self._take(*self._solve(X, targets, weight))
         if isinstance(self.temperature, str):
-            self.temperature_ = self._left_out_temperature(places)
+            fitted = left_out_temperature(*self._fitted_to, places, self.penalty_, self.intercept)
+            self.temperature_ = fitted or self.usual_temperature
         else:
             self.temperature_ = self.temperature
-
-    def _left_out_temperature(self, places: Int[np.ndarray, "n"]) -> float:
-        """Fitted to the images whose class has another one; the usual temperature where none has."""
-        known = np.bincount(places)[places] > 1
-        if not known.any():
-            return self.usual_temperature
-        left_out = Spectrum(*self._fitted_to, self.intercept).left_out(self.penalty_)
-        return fit_temperature(left_out[known], places[known])
 
     def _append(self, X: np.ndarray, places: np.ndarray, weight: np.ndarray) -> None:
         system = self._least_squares()

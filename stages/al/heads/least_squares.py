@@ -86,6 +86,28 @@ class LeastSquares:
         moved, constant = self._to_features(along)
         return moved + sideways, constant - sideways @ self._origin
 
+    def inverse(self) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "size size"]]:
+        """A and N over the features and, where there is a constant, a 1 after them: for rows x and e of that kind
+
+        appending x with weight w moves e's prediction by w e'Ax / (1 + w x'Ax) per unit of x's surprise; without a
+        penalty, by e'Nx / x'Nx instead where x leaves the span of all rows before. N projects on what is outside it;
+        with a penalty A has that in it and N is 0.
+        """
+        dim = self._basis.shape[1]
+        lifted = np.hstack([self._basis, -self._basis @ self._origin[:, None]])
+        if self._constant:
+            lifted = np.vstack([np.eye(1, dim + 1, dim), lifted])
+        half = lapack.dtrtrs(self._R, lifted, trans=1)[0] if len(lifted) else lifted
+        inverse, outside = half.T @ half, np.zeros((dim + 1, dim + 1))
+        if len(self._basis) < dim:
+            left_out = np.eye(dim) - self._basis.T @ self._basis
+            moved = np.hstack([np.eye(dim), -self._origin[:, None]])
+            outside = moved.T @ left_out @ moved
+        if self._penalty:
+            inverse, outside = inverse + outside / self._penalty, np.zeros_like(outside)
+        size = dim + self._constant
+        return inverse[:size, :size], outside[:size, :size]
+
     def _coordinates(self, inner: Float[np.ndarray, "m dim"]) -> Float[np.ndarray, "m size"]:
         return np.hstack([np.ones((len(inner), self._constant)), inner @ self._basis.T])
 

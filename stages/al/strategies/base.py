@@ -137,3 +137,8 @@ def top_k(scores: Float[np.ndarray, "n"], k: int, rng: np.random.Generator) -> I
 def kth_largest(scores: Float[np.ndarray, "n"], k: int) -> float:
     """The k-th largest of the scores."""
     return float(scores.max() if k == 1 else np.partition(scores, len(scores) - k)[len(scores) - k])
+
+
+def drawn(n: int, k: int, rng: np.random.Generator) -> Int[np.ndarray, "drawn"]:
+    """k of the positions 0 .. n - 1 at random, in order; all where there are no more."""
+    return np.sort(rng.choice(n, k, replace=False)) if k < n else np.arange(n)
