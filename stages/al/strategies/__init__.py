@@ -8,6 +8,8 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     margin,
     random,
     surrogate,
+    svm_min_margin,
+    true_loss,
     typiclust,
 )
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy, Strategy, UncertaintyStrategy
