@@ -5,12 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from skactiveml.classifier import SklearnClassifier
+from skactiveml.pool import Clue
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import normalize
 from sklearn.svm import SVC
 
+from cache.errors import InputError
 from stages.al.heads import HEADS
 from stages.al.hinge import solve_hinge
 from stages.al.pool import Pool
 from stages.al.strategies import STRATEGIES
+from stages.al.strategies.alfa_mix import changing_first, class_means, flipping_caps
 from stages.al.strategies.true_loss import cross_entropy
 from tests.conftest import blobs, make_view
 
@@ -80,3 +87,117 @@ def test_true_loss_queries_the_highest_cross_entropy(make_pool: Callable, rng: n
     losses = [-np.log(p[y]) for p, y in zip(view.proba, labels[view.candidates], strict=True)]
     queried = STRATEGIES.build("true_loss").query(view, 6, np.random.default_rng(0))
     assert queried.tolist() == view.candidates[np.argsort(losses)[::-1][:6]].tolist()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_clue_weighs_by_the_entropy_at_a_temperature(tiny_pool: Pool, temperature: float) -> None:
+    view = make_view(tiny_pool, np.arange(10))
+    proba = softmax(view.head.logits(view.features.astype(np.float64)) / temperature, axis=1)
+    strategy = STRATEGIES.build(f"clue:temperature={temperature}")
+    np.testing.assert_allclose(strategy.weights(view), -(proba * np.log(proba)).sum(axis=1), rtol=1e-3, atol=1e-6)
+
+
+def test_clue_is_scikit_activemls_on_one_label(tiny_pool: Pool) -> None:
+    y = np.full(len(tiny_pool), np.nan)
+    y[:10] = tiny_pool.labels[:10]
+    classifier = SklearnClassifier(LogisticRegression(), classes=np.arange(4)).fit(tiny_pool.features, y)
+    view = replace(make_view(tiny_pool, np.arange(10)), fitted_head=Logits(classifier))
+    theirs = Clue(cluster_algo_dict={"random_state": 0}, random_state=0).query(
+        tiny_pool.features, y, classifier, fit_estimator=False
+    )
+    assert STRATEGIES.build("clue").query(view, 1, np.random.default_rng(0)).tolist() == theirs.tolist()
+
+
+class Logits:
+    """Another library's classifier as a head."""
+
+    def __init__(self, classifier: object) -> None:
+        self.classifier = classifier
+
+    def logits(self, X: np.ndarray) -> np.ndarray:
+        return np.log(self.classifier.predict_proba(X)).astype(X.dtype)
+
+
+def weighted_inertia(features: np.ndarray, weights: np.ndarray, queried: np.ndarray) -> float:
+    squared = ((features[:, None] - features[queried][None]) ** 2).sum(axis=2)
+    return float(weights @ squared.min(axis=1))
+
+
+def test_clue_represents_the_uncertain_better_than_chance(tiny_pool: Pool) -> None:
+    strategy, view = STRATEGIES.build("clue"), make_view(tiny_pool, np.arange(10))
+    weights = strategy.weights(view)
+    inertia = [
+        weighted_inertia(view.features, weights, strategy.query(view, 8, np.random.default_rng(seed)) - 10)
+        for seed in range(5)
+    ]
+    rng = np.random.default_rng(0)
+    random = [weighted_inertia(view.features, weights, rng.choice(110, 8, replace=False)) for _ in range(200)]
+    assert max(inertia) < min(random)
+
+
+def authors_changing(z: np.ndarray, W: np.ndarray, b: np.ndarray, anchors: np.ndarray, cap: float) -> np.ndarray:
+    """Whether mixing at a cap changes an image's prediction: alpha_mix_sampling.py, from its description."""
+    predicted = (z @ W + b).argmax(axis=1)
+    gradient = (softmax(z @ W + b, axis=1) - np.eye(W.shape[1])[predicted]) @ W.T
+    changed = np.zeros(len(z), dtype=bool)
+    for anchor in anchors:
+        way = anchor - z
+        length = cap / np.sqrt(z.shape[1]) * np.linalg.norm(way, axis=1) / np.linalg.norm(gradient, axis=1)
+        alpha = length[:, None] * gradient / way
+        changed |= (((1 - alpha) * z + alpha * anchor) @ W + b).argmax(axis=1) != predicted
+    return changed
+
+
+@pytest.mark.parametrize("n_labeled", [3, 12])
+def test_alfa_mix_finds_what_the_authors_loop_finds(tiny_pool: Pool, n_labeled: int) -> None:
+    view = make_view(tiny_pool, np.arange(n_labeled))
+    weights, constants = view.head.affine()
+    z, labeled = view.features.astype(np.float64), tiny_pool.features[:n_labeled].astype(np.float64)
+    of_class = [labeled[view.labels == c] for c in range(4)]
+    anchors = np.stack([(group if len(group) else labeled).mean(axis=0) for group in of_class])
+    caps = STRATEGIES.build("alfa_mix").caps(view)
+    for batch_size in (1, 10, 40):
+        changed, cap = np.zeros(len(z), dtype=bool), 0.0
+        while cap < 1 and changed.sum() <= batch_size:
+            cap += 0.03125
+            changed |= authors_changing(z, weights, constants, anchors, cap)
+        assert changing_first(caps, 0.03125, batch_size).tolist() == np.flatnonzero(changed).tolist()
+
+
+def test_alfa_mix_has_a_direction_where_probabilities_are_exactly_1() -> None:
+    weights, anchors = np.array([[2000.0, -2000.0]]), np.array([[-1.0]])
+    caps = flipping_caps(np.array([[1.0], [0.5]]), weights, np.zeros(2), anchors)
+    np.testing.assert_allclose(caps, [1 / 2, 0.5 / 1.5])  # how far 0 is, in units of the way to the anchor
+
+
+def test_alfa_mix_mixes_with_the_mean_of_all_for_classes_without_labels() -> None:
+    features, labels = np.array([[0.0], [2.0], [7.0]]), np.array([0, 0, 2])
+    assert class_means(features, labels, 3).tolist() == [[1.0], [7.0], [3.0]]
+    assert class_means(features[:2], labels[:2], 1).tolist() == [[1.0]]
+
+
+def test_alfa_mix_queries_only_what_changes_then_at_random(tiny_pool: Pool) -> None:
+    view = make_view(tiny_pool, np.arange(12))
+    strategy = STRATEGIES.build("alfa_mix")
+    caps = strategy.caps(view)
+    changing = view.candidates[changing_first(caps, strategy.step, 5)]
+    assert len(changing) > 5
+    assert np.isin(strategy.query(view, 5, np.random.default_rng(0)), changing).all()
+    changing = view.candidates[caps < 1]
+    assert len(changing) < 100
+    queried = strategy.query(view, 100, np.random.default_rng(0))
+    assert sorted(queried[: len(changing)]) == changing.tolist()
+
+
+def test_alfa_mix_of_one_is_nearest_to_the_mean_direction(tiny_pool: Pool) -> None:
+    strategy, view = STRATEGIES.build("alfa_mix"), make_view(tiny_pool, np.arange(12))
+    changing = changing_first(strategy.caps(view), strategy.step, 1)
+    unit = normalize(view.features[changing])
+    nearest = ((unit - unit.mean(axis=0)) ** 2).sum(axis=1).argmin()
+    assert strategy.query(view, 1, np.random.default_rng(0)).tolist() == [view.candidates[changing[nearest]]]
+
+
+def test_alfa_mix_needs_linear_logits(tiny_pool: Pool) -> None:
+    view = make_view(tiny_pool, np.arange(12), fitted_head=HEADS.build("mlp", n_classes=4))
+    with pytest.raises(InputError, match="'mlp' is not linear in the features: alfa_mix needs one that is"):
+        STRATEGIES.build("alfa_mix").query(view, 1, np.random.default_rng(0))

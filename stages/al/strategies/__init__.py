@@ -1,7 +1,9 @@
 """Query strategies: which candidate to label next. One file and one line here for each."""
 
 from stages.al.strategies import (  # noqa: F401  importing registers
+    alfa_mix,
     bald,
+    clue,
     coreset,
     entropy,
     least_confidence,
