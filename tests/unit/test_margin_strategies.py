@@ -6,9 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.special import softmax
-from skactiveml.classifier import SklearnClassifier
-from skactiveml.pool import Clue
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 from sklearn.svm import SVC
 
@@ -97,25 +94,11 @@ def test_clue_weighs_by_the_entropy_at_a_temperature(tiny_pool: Pool, temperatur
     np.testing.assert_allclose(strategy.weights(view), -(proba * np.log(proba)).sum(axis=1), rtol=1e-3, atol=1e-6)
 
 
-def test_clue_is_scikit_activemls_on_one_label(tiny_pool: Pool) -> None:
-    y = np.full(len(tiny_pool), np.nan)
-    y[:10] = tiny_pool.labels[:10]
-    classifier = SklearnClassifier(LogisticRegression(), classes=np.arange(4)).fit(tiny_pool.features, y)
-    view = replace(make_view(tiny_pool, np.arange(10)), fitted_head=Logits(classifier))
-    theirs = Clue(cluster_algo_dict={"random_state": 0}, random_state=0).query(
-        tiny_pool.features, y, classifier, fit_estimator=False
-    )
-    assert STRATEGIES.build("clue").query(view, 1, np.random.default_rng(0)).tolist() == theirs.tolist()
-
-
-class Logits:
-    """Another library's classifier as a head."""
-
-    def __init__(self, classifier: object) -> None:
-        self.classifier = classifier
-
-    def logits(self, X: np.ndarray) -> np.ndarray:
-        return np.log(self.classifier.predict_proba(X)).astype(X.dtype)
+def test_clue_of_one_label_is_nearest_to_the_weighted_mean(tiny_pool: Pool) -> None:
+    strategy, view = STRATEGIES.build("clue"), make_view(tiny_pool, np.arange(10))
+    mean = np.average(view.features, axis=0, weights=strategy.weights(view))
+    nearest = view.candidates[((view.features - mean) ** 2).sum(axis=1).argmin()]
+    assert strategy.query(view, 1, np.random.default_rng(0)).tolist() == [nearest]
 
 
 def weighted_inertia(features: np.ndarray, weights: np.ndarray, queried: np.ndarray) -> float:

@@ -42,22 +42,21 @@ def flipping_caps(
     anchors: Float[np.ndarray, "anchors dim"],
 ) -> Float[np.ndarray, "n"]:
     """The smallest cap beyond which mixing changes an image's prediction; inf where none does."""
-    logits = features @ weights + constants
-    rows, predicted = np.arange(len(features)), logits.argmax(axis=1)
-    gap = logits[rows, predicted][:, None] - logits
-    gap[rows, predicted] = np.inf
-    toward = np.exp(gap.min(axis=1, keepdims=True) - gap) if gap.shape[1] > 1 else np.zeros_like(gap)
-    toward /= np.maximum(toward.sum(axis=1, keepdims=True), 1)
-    toward[rows, predicted] = -1
+    logits = weights.T @ features.T + constants[:, None]  # a row for each class: reductions over them are fast
+    predicted, columns = logits.argmax(axis=0), np.arange(len(features))
+    gap = logits[predicted, columns] - logits
+    gap[predicted, columns] = np.inf
+    toward = np.exp(gap.min(axis=0) - gap) if len(gap) > 1 else np.zeros_like(gap)
+    toward /= np.maximum(toward.sum(axis=0), 1)
+    toward[predicted, columns] = -1
     centred = weights - weights.mean(axis=1, keepdims=True)
-    moved = toward @ (centred.T @ centred)
-    length = np.sqrt(np.maximum((toward * moved).sum(axis=1), 0))
-    gained = moved - moved[rows, predicted][:, None]
+    moved = centred.T @ centred @ toward
+    length = np.sqrt(np.maximum((toward * moved).sum(axis=0), 0))
+    gained = moved - moved[predicted, columns]
+    away = (features**2).sum(axis=1) - 2 * anchors @ features.T + (anchors**2).sum(axis=1)[:, None]
+    farthest = np.sqrt(np.maximum(away.max(axis=0), 0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        overtaking = np.where(gained > 0, gap / gained, np.inf).min(axis=1) * length
-    squared = (features**2).sum(axis=1)[:, None] - 2 * features @ anchors.T + (anchors**2).sum(axis=1)
-    farthest = np.sqrt(np.maximum(squared, 0).max(axis=1))
-    with np.errstate(divide="ignore", invalid="ignore"):
+        overtaking = np.where(gained > 0, gap / gained, np.inf).min(axis=0) * length
         caps = np.sqrt(features.shape[1]) * overtaking / farthest
     return np.where(np.isnan(caps), np.inf, caps)
 
@@ -90,8 +89,10 @@ class AlfaMix(Strategy):
         changing = changing_first(self.caps(view), self.step, batch_size)
         unit = normalize(view.features[changing]) if len(changing) else view.features[:0]
         chosen = changing[k_means_representatives(unit, None, min(batch_size, len(changing)), rng)]
-        others = rng.permutation(np.setdiff1d(np.arange(len(view.candidates)), chosen))
-        return view.candidates[np.concatenate([chosen, others[: batch_size - len(chosen)]])]
+        if len(chosen) < batch_size:
+            others = np.setdiff1d(np.arange(len(view.candidates)), chosen)
+            chosen = np.concatenate([chosen, rng.permutation(others)[: batch_size - len(chosen)]])
+        return view.candidates[chosen]
 
     def caps(self, view: PoolView) -> Float[np.ndarray, "candidates"]:
         """The smallest cap that changes each candidate's prediction."""
@@ -110,7 +111,7 @@ def changing_first(caps: Float[np.ndarray, "n"], step: float, batch_size: int) -
     """
     last = np.ceil(LARGEST_CAP / step - 1e-9)
     steps = np.floor(np.minimum(caps / step, last)) + 1
-    enough = np.sort(steps)[batch_size] if batch_size < len(caps) else last
+    enough = np.partition(steps, batch_size)[batch_size] if batch_size < len(caps) else last
     return np.flatnonzero(steps <= min(enough, last))
 
 
