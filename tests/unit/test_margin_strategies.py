@@ -1,10 +1,12 @@
 """Strategies made of margins, losses and boundaries, each against an oracle."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.special import softmax
 from sklearn.preprocessing import normalize
 from sklearn.svm import SVC
@@ -12,9 +14,13 @@ from sklearn.svm import SVC
 from cache.errors import InputError
 from stages.al.heads import HEADS
 from stages.al.hinge import solve_hinge
+from stages.al.linkage import average_linkage
 from stages.al.pool import Pool
 from stages.al.strategies import STRATEGIES
+from stages.al.strategies import cluster_margin as module
 from stages.al.strategies.alfa_mix import changing_first, class_means, flipping_caps
+from stages.al.strategies.cluster_margin import pool_clusters, round_robin
+from stages.al.strategies.galaxy import bisection, confidence
 from stages.al.strategies.true_loss import cross_entropy
 from tests.conftest import blobs, make_view
 
@@ -184,3 +190,116 @@ def test_alfa_mix_needs_linear_logits(tiny_pool: Pool) -> None:
     view = make_view(tiny_pool, np.arange(12), fitted_head=HEADS.build("mlp", n_classes=4))
     with pytest.raises(InputError, match="'mlp' is not linear in the features: alfa_mix needs one that is"):
         STRATEGIES.build("alfa_mix").query(view, 1, np.random.default_rng(0))
+
+
+def same_clusters(one: np.ndarray, two: np.ndarray) -> bool:
+    return np.array_equal(one[:, None] == one[None], two[:, None] == two[None])
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 30, 60])
+def test_average_linkage_is_scipys(rng: np.random.Generator, k: int) -> None:
+    points = rng.normal(size=(60, 4))
+    expected = fcluster(linkage(points, "average"), k, criterion="maxclust")
+    assert same_clusters(average_linkage(points, np.ones(60), k), expected)
+
+
+def test_average_linkage_weighs_points_by_what_they_stand_for(rng: np.random.Generator) -> None:
+    points, counts = rng.normal(size=(20, 3)), rng.integers(1, 6, 20)
+    expected = fcluster(linkage(np.repeat(points, counts, axis=0), "average"), 5, criterion="maxclust")
+    weighted = average_linkage(points, counts.astype(np.float64), 5)
+    assert same_clusters(np.repeat(weighted, counts), expected)
+
+
+def test_round_robin_takes_turns_from_the_smallest_cluster() -> None:
+    clusters = np.array([5, 3, 3, 5, 5, 9])
+    for seed in range(20):
+        turns = clusters[round_robin(clusters, 6, np.random.default_rng(seed))]
+        assert turns.tolist() == [9, 3, 5, 3, 5, 5]
+    first = {int(round_robin(clusters, 3, np.random.default_rng(seed))[2]) for seed in range(50)}
+    assert first == {0, 3, 4}
+
+
+def test_cluster_margin_queries_small_margins_of_different_clusters(tiny_pool: Pool) -> None:
+    view = make_view(tiny_pool, np.arange(10))
+    strategy = STRATEGIES.build("cluster_margin:pool_factor=4:clusters=12")
+    unsure = STRATEGIES.build("margin").query(view, 20, np.random.default_rng(0))
+    clusters = pool_clusters(view, 12)
+    sizes = {c: (clusters[unsure] == c).sum() for c in clusters[unsure]}
+    queried = strategy.query(view, 5, np.random.default_rng(0))
+    assert np.isin(queried, unsure).all()
+    assert sorted(sizes[clusters[q]] for q in queried) == sorted(sizes.values())[:5]
+    assert len(set(clusters[queried].tolist())) == 5
+
+
+def test_a_large_pools_clusters_are_made_of_k_means_clusters(tiny_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_LINKED", 100)
+    monkeypatch.setattr(module, "MICRO_CLUSTERS", 15)
+    clusters, leaves = pool_clusters(make_view(tiny_pool, np.arange(10)), 4), tiny_pool.clusters(15)
+    assert len(np.unique(clusters)) == 4
+    assert all(len(np.unique(clusters[leaves == leaf])) == 1 for leaf in range(15))
+
+
+def middles(is_labeled: np.ndarray, inside: np.ndarray) -> set[int]:
+    """Middle nodes of the shortest paths between opposite labels, in the graph of the lowest order that has one."""
+    n = len(inside)
+    for order in range(1, n):
+        found: dict[int, set[int]] = {}
+        for start in np.flatnonzero(is_labeled & inside):
+            paths = deque([[int(start)]])
+            while paths:
+                path = paths.popleft()
+                if found and len(path) > min(found):
+                    break
+                if is_labeled[path[-1]] and not inside[path[-1]]:
+                    middle = len(path) // 2
+                    found.setdefault(len(path), set()).update({path[middle], path[-1 - middle]})
+                    continue
+                for step in range(max(0, path[-1] - order), min(n, path[-1] + order + 1)):
+                    cut = is_labeled[step] and is_labeled[path[-1]] and inside[step] != inside[path[-1]]
+                    if step not in path and not cut:
+                        paths.append([*path, step])
+        if found:
+            return found[min(found)]
+    return set(np.flatnonzero(~is_labeled).tolist())
+
+
+def test_galaxy_bisects_the_shortest_shortest_path(rng: np.random.Generator) -> None:
+    for _ in range(60):
+        n = int(rng.integers(3, 9))
+        is_labeled, inside = rng.random(n) < 0.5, rng.random(n) < 0.5
+        is_labeled[rng.integers(n)] = False
+        places = {bisection(is_labeled, inside, np.random.default_rng(seed)) for seed in range(40)}
+        assert places == middles(is_labeled, inside)
+
+
+def test_galaxy_finds_a_threshold_in_the_logarithm_of_the_images() -> None:
+    inside, is_labeled = np.arange(1000) < 317, np.zeros(1000, dtype=bool)
+    is_labeled[[0, 999]] = True
+    for _ in range(10):
+        is_labeled[bisection(is_labeled, inside, np.random.default_rng(0))] = True
+    assert is_labeled[316]
+    assert is_labeled[317]
+
+
+def test_galaxy_orders_by_the_confidence_gap(rng: np.random.Generator) -> None:
+    logits = rng.normal(size=(50, 4)) * 3
+    proba = softmax(logits, axis=1)
+    gap = proba[:, 2] - proba.max(axis=1) + 1e-8 * proba.max(axis=1) * (proba.argmax(axis=1) == 2)
+    assert np.argsort(confidence(logits, 2)).tolist() == np.argsort(gap).tolist()
+    sure = np.array([[900.0, 0, 0], [80.0, 0, 0], [60.0, 0, 0], [0, 60.0, 0], [0, 80.0, 0]])
+    assert np.argsort(-confidence(sure, 0)).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_galaxy_queries_between_labels_of_different_classes(make_pool: Callable) -> None:
+    features = np.linspace(-1, 1, 41, dtype=np.float32)[:, None]
+    labels = (features[:, 0] > 0.3).astype(np.int64)
+    view = make_view(make_pool(features, labels, 2), np.array([0, 30, 40]))
+    order = np.argsort(confidence(view.head.logits(features.astype(np.float64)), 0))
+    assert abs(np.diff([order.tolist().index(0), order.tolist().index(30)])[0]) == 30
+    assert STRATEGIES.build("galaxy").query(view, 1, np.random.default_rng(0)).tolist() == [15]
+
+
+def test_galaxy_without_a_change_is_random(tiny_pool: Pool) -> None:
+    view = make_view(tiny_pool, np.flatnonzero(tiny_pool.labels == 2)[:4])
+    queried = {int(STRATEGIES.build("galaxy").query(view, 1, np.random.default_rng(seed))[0]) for seed in range(30)}
+    assert len(queried) > 20
