@@ -16,6 +16,7 @@ from stages.al.heads import HEADS
 from stages.al.hinge import solve_hinge
 from stages.al.linkage import average_linkage
 from stages.al.pool import Pool
+from stages.al.readings import read
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies import cluster_margin as module
 from stages.al.strategies.alfa_mix import changing_first, class_means, flipping_caps
@@ -285,16 +286,17 @@ def test_galaxy_orders_by_the_confidence_gap(rng: np.random.Generator) -> None:
     logits = rng.normal(size=(50, 4)) * 3
     proba = softmax(logits, axis=1)
     gap = proba[:, 2] - proba.max(axis=1) + 1e-8 * proba.max(axis=1) * (proba.argmax(axis=1) == 2)
-    assert np.argsort(confidence(logits, 2)).tolist() == np.argsort(gap).tolist()
+    assert np.argsort(confidence(read(logits), logits[:, 2], 2)).tolist() == np.argsort(gap).tolist()
     sure = np.array([[900.0, 0, 0], [80.0, 0, 0], [60.0, 0, 0], [0, 60.0, 0], [0, 80.0, 0]])
-    assert np.argsort(-confidence(sure, 0)).tolist() == [0, 1, 2, 3, 4]
+    assert np.argsort(-confidence(read(sure), sure[:, 0], 0)).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_galaxy_queries_between_labels_of_different_classes(make_pool: Callable) -> None:
     features = np.linspace(-1, 1, 41, dtype=np.float32)[:, None]
     labels = (features[:, 0] > 0.3).astype(np.int64)
     view = make_view(make_pool(features, labels, 2), np.array([0, 30, 40]))
-    order = np.argsort(confidence(view.head.logits(features.astype(np.float64)), 0))
+    logits = view.head.logits(features.astype(np.float64))
+    order = np.argsort(confidence(read(logits), logits[:, 0], 0))
     assert abs(np.diff([order.tolist().index(0), order.tolist().index(30)])[0]) == 30
     assert STRATEGIES.build("galaxy").query(view, 1, np.random.default_rng(0)).tolist() == [15]
 

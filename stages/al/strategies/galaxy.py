@@ -5,23 +5,22 @@ from jaxtyping import Bool, Float, Int
 
 from stages.al.logits import BLOCK
 from stages.al.pool import Needs, PoolView
+from stages.al.readings import Reading, read
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 
 
-def confidence(logits: Float[np.ndarray, "n classes"], label: int) -> Float[np.ndarray, "n"]:
-    """Orders images by p_label - max p, those predicted as that class by max p above the others.
+def confidence(reading: Reading, logits: Float[np.ndarray, "n"], label: int) -> Float[np.ndarray, "n"]:
+    """Orders images by p_label - max p, and those predicted as that class, which come above the others, by max p.
 
-    With e = exp(logit - largest) and `rest` the sum of all e but the largest it is, for those not predicted as it,
-    1 - (max p - p_label) = (rest + e_label) / (1 + rest) <= 1, and for the others 1 / (1 - max p) = (1 + rest) / rest.
-    Both keep their digits where probabilities are 0 or 1.
+    logits : those of that class
+    With e = exp(logit - largest) and `rest` the sum of all e but the largest, it is (rest + e_label) / (1 + rest) <= 1,
+    which is 1 - (max p - p_label), and where that class is predicted (1 + rest) / rest, which is 1 / (1 - max p). Both
+    keep their digits where probabilities are 0 or 1.
     """
-    predicted, rows = logits.argmax(axis=1), np.arange(len(logits))
-    exponential = np.exp(logits - logits[rows, predicted][:, None])
-    own = exponential[:, label].copy()
-    exponential[rows, predicted] = 0
-    rest = exponential.sum(axis=1)
+    own = np.exp(logits - reading.largest)
     with np.errstate(divide="ignore"):
-        return np.where(predicted == label, (1 + rest) / rest, (rest + own) / (1 + rest))
+        inside, outside = (1 + reading.rest) / reading.rest, (reading.rest + own) / (1 + reading.rest)
+    return np.where(reading.place == label, inside, outside)
 
 
 def bisection(is_labeled: Bool[np.ndarray, "n"], inside: Bool[np.ndarray, "n"], rng: np.random.Generator) -> int:
@@ -72,20 +71,20 @@ class Galaxy(Strategy):
 
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)
-        images = rng.permutation(np.concatenate([view.candidates, view.labeled]))
+        images = np.concatenate([view.candidates, view.labeled])
         logits = _logits(view, images)
-        labels = logits.argmax(axis=1)
-        known = np.zeros(len(view.pool), dtype=view.labels.dtype)
-        known[view.labeled] = view.labels
-        is_labeled = np.isin(images, view.labeled)
-        labels[is_labeled] = known[images[is_labeled]]
+        reading = read(logits)
+        labels = np.concatenate([reading.place[: len(view.candidates)], view.labels])
+        is_labeled = np.arange(len(images)) >= len(view.candidates)
         turns = rng.permutation(view.n_classes) if view.n_classes > 2 else np.zeros(1, dtype=np.int64)
+        shuffled = rng.permutation(len(images))
         rows: dict[int, np.ndarray] = {}
         chosen = []
         for turn in range(batch_size):
             label = int(turns[turn % len(turns)])
             if label not in rows:
-                rows[label] = np.argsort(-confidence(logits, label), kind="stable")
+                order = np.argsort(-confidence(reading, logits[:, label], label)[shuffled], kind="stable")
+                rows[label] = shuffled[order]
             row = rows[label]
             chosen.append(row[bisection(is_labeled[row], labels[row] == label, rng)])
             is_labeled[chosen[-1]] = True
