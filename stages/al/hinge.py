@@ -34,29 +34,38 @@ def solve_hinge(
     weights : a_i y_i, zeros to begin with; both signs must occur
     """
     ridge = RIDGE * (np.trace(gram) / len(gram) or 1.0)
-    return float(_active_set(gram, signs, cost, weights, ridge, TOLERANCE, STEPS * (10 + len(gram))))
+    value = gram @ weights + ridge * weights
+    return float(_active_set(gram, signs, cost, weights, value, ridge, TOLERANCE, STEPS * (10 + len(gram))))
 
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _active_set(gram, signs, cost, weights, ridge, tolerance, steps):
+def _active_set(gram, signs, cost, weights, value, ridge, tolerance, steps):
     n = len(signs)
-    size = weights * signs
-    free = (size > 0) & (size < cost)
-    value = gram @ weights + ridge * weights
+    size = np.empty(n)
+    free = np.empty(n, np.bool_)
+    for i in range(n):
+        size[i] = weights[i] * signs[i]
+        free[i] = 0 < size[i] < cost
     constant = 0.0
     for _ in range(steps):
         inside = np.flatnonzero(free)
         if len(inside) == 0:  # the pair that violates most; within the tolerance b is between them
-            raises = (signs > 0) == (size == 0)
-            above = np.where(raises, signs - value, -np.inf).argmax()
-            below = np.where(raises, np.inf, signs - value).argmin()
-            high, low = signs[above] - value[above], signs[below] - value[below]
+            high, low, above, below = -np.inf, np.inf, 0, 0
+            for i in range(n):
+                short = signs[i] - value[i]
+                if (signs[i] > 0) == (size[i] == 0):
+                    if short > high:
+                        high, above = short, i
+                elif short < low:
+                    low, below = short, i
+            constant = (high + low) / 2
             if high - low < tolerance:
-                return (high + low) / 2
+                break
             free[above] = free[below] = True
             continue
-        move = _unbounded(gram, ridge, inside, signs - value)
+        move = np.empty(len(inside))
+        constant = _unbounded(gram, ridge, inside, signs, value, move)
         step, blocking = 1.0, -1
         for p, i in enumerate(inside):
             change = move[p] * signs[i]
@@ -64,7 +73,6 @@ def _active_set(gram, signs, cost, weights, ridge, tolerance, steps):
                 step, blocking = (cost - size[i]) / change, i
             elif change < 0 and size[i] + step * change < 0:
                 step, blocking = -size[i] / change, i
-        constant = move[-1]
         for p, i in enumerate(inside):
             size[i] += step * move[p] * signs[i]
             value[i] += step * ridge * move[p]
@@ -74,25 +82,48 @@ def _active_set(gram, signs, cost, weights, ridge, tolerance, steps):
             free[blocking] = False
             size[blocking] = cost if size[blocking] > cost / 2 else 0.0
             continue
-        short = np.where(size > 0, -1.0, 1.0) * (1 - signs * (value + constant))
-        short[inside] = 0
-        if short.max() < tolerance:
+        worst, violator = tolerance, -1
+        for i in range(n):
+            short = 1 - signs[i] * (value[i] + constant)
+            short = -short if size[i] > 0 else short
+            if not free[i] and short > worst:
+                worst, violator = short, i
+        if violator < 0:
             break
-        free[short.argmax()] = True
-    weights[:] = size * signs
+        free[violator] = True
+    for i in range(n):
+        weights[i] = size[i] * signs[i]
     return constant
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
 @no_type_check
-def _unbounded(gram, ridge, inside, residual):
-    """How the signed weights of the free images move, and the constant."""
+def _unbounded(gram, ridge, inside, signs, value, move):
+    """How the signed weights of the free images move, and the constant.
+
+    With K = L L' it is move = K^-1 (y - f) - b K^-1 1, where b makes it sum to 0.
+    """
     m = len(inside)
-    system, right = np.zeros((m + 1, m + 1)), np.zeros(m + 1)
-    for p, i in enumerate(inside):
-        for q, j in enumerate(inside):
-            system[p, q] = gram[i, j]
-        system[p, p] += ridge
-        system[p, m] = system[m, p] = 1.0
-        right[p] = residual[i]
-    return np.linalg.solve(system, right)
+    lower, ones = np.empty((m, m)), np.empty(m)
+    for p in range(m):
+        i = inside[p]
+        for q in range(p + 1):
+            total = gram[i, inside[q]] + (ridge if p == q else 0.0)
+            for r in range(q):
+                total -= lower[p, r] * lower[q, r]
+            lower[p, q] = total / lower[q, q] if p > q else np.sqrt(max(total, ridge))
+        forward, one = signs[i] - value[i], 1.0
+        for r in range(p):
+            forward -= lower[p, r] * move[r]
+            one -= lower[p, r] * ones[r]
+        move[p], ones[p] = forward / lower[p, p], one / lower[p, p]
+    for p in range(m - 1, -1, -1):
+        move[p] /= lower[p, p]
+        ones[p] /= lower[p, p]
+        for r in range(p):
+            move[r] -= lower[p, r] * move[p]
+            ones[r] -= lower[p, r] * ones[p]
+    constant = move.sum() / ones.sum()
+    for p in range(m):
+        move[p] -= constant * ones[p]
+    return constant
