@@ -41,7 +41,7 @@ FEATURES = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool
 TASK  = $(FEATURES) --pca $(PCA) --engine '$(ENGINE)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain embed al surrogate report heads cache runs test bench-embed bench-al bench-strategies lint clean
+.PHONY: help install demo pretrain embed al surrogate report heads strategies cache runs test bench-embed bench-al bench-strategies lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
@@ -76,7 +76,8 @@ help:  ## explain every target and variable
 	@echo '  al, surrogate'
 	@echo '             PCA dimensions kept, 0 for all [50]'
 	@echo '             ENGINE processes, dask, or dask:tcp://HOST:8786, whose machines need the data root at the same path [processes]'
-	@echo '  al         STRATEGY random,entropy,least_confidence,margin,coreset,typiclust,bald,surrogate [the first six]'
+	@echo '  al         STRATEGY names, comma-separated, settings after colons, or all; make strategies lists them'
+	@echo '             [random,entropy,least_confidence,margin,coreset,typiclust]'
 	@echo '             INITIAL first labels [10]    BATCH labels per round [1]    BUDGET labels in all, or 5% of the pool [210]'
 	@echo '             INITIAL_SET random, one_per_class, kmeans, kcenter, typical, or a strategy that needs no labels, such as probcover [random]'
 	@echo '             CANDIDATES images drawn per round that may be queried [10000]'
@@ -86,6 +87,7 @@ help:  ## explain every target and variable
 	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
 	@echo '  heads      SIZES numbers of random labels, comma-separated [10 to eight times the features'"'"' dimension]'
 	@echo '             HEAD also listing: the thesis'"'"'s own lines, nothing checked'
+	@echo '  strategies STRATEGY the one to show in full [all, briefly]'
 	@echo '  cache      ACTION ls, verify or rm [ls]    KEY beginning of a cache key [all]'
 	@echo '  runs       ACTION ls or show [ls]    KEY part of a run'"'"'s id, which show needs [all]'
 	@echo '  every      ARGS more command-line options; see .venv/bin/alcove TARGET --help'
@@ -119,6 +121,9 @@ report: install  ## curves, table and one HTML page of the runs
 
 heads: install  ## heads compared on random labels, without active learning: the thesis's figures 5.2 to 5.4
 	$(RUN) heads $(FEATURES) $(if $(filter-out file default,$(origin HEAD)),--head '$(HEAD)') $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') --sizes '$(SIZES)' $(ARGS)
+
+strategies: install  ## list the query strategies, or show one in full (STRATEGY=)
+	$(RUN) strategies $(if $(filter-out file default,$(origin STRATEGY)),'$(STRATEGY)') $(ARGS)
 
 cache: install  ## list the feature caches, or verify or rm one
 	$(RUN) cache $(ACTION) --key '$(KEY)' --data-root '$(DATA_ROOT)' $(ARGS)

@@ -8,13 +8,22 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Annotated
 
 import tyro
 
 from cache.errors import AlcoveError, InputError
 from cache.location import Location, location, reaching
-from pipeline.config import AlConfig, CacheConfig, DemoConfig, HeadsConfig, RunsConfig, SurrogateConfig
+from pipeline.config import (
+    AlConfig,
+    CacheConfig,
+    DemoConfig,
+    HeadsConfig,
+    RunsConfig,
+    StrategiesConfig,
+    SurrogateConfig,
+)
 from pipeline.report import ReportConfig
 from stages.embed.config import EmbedConfig, PretrainConfig
 
@@ -27,6 +36,7 @@ Command = (
     | Annotated[HeadsConfig, tyro.conf.subcommand("heads")]
     | Annotated[CacheConfig, tyro.conf.subcommand("cache")]
     | Annotated[RunsConfig, tyro.conf.subcommand("runs")]
+    | Annotated[StrategiesConfig, tyro.conf.subcommand("strategies")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
 )
 
@@ -89,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_, **__: print(f"alcove: {message}", file=sys.stderr)
         try:
             config = parse(sys.argv[1:] if arguments is None else arguments)
-            with reaching(config.data_root):
+            with nullcontext() if isinstance(config, StrategiesConfig) else reaching(config.data_root):
                 return _run(config)
         except AlcoveError as error:
             print(f"alcove: {error}", file=sys.stderr)
@@ -128,5 +138,7 @@ def _run(config: Command) -> int:
             return commands.cache(config)
         case RunsConfig():
             return commands.runs(config)
+        case StrategiesConfig():
+            return commands.strategies(config)
         case DemoConfig():
             return commands.demo(config)

@@ -23,6 +23,7 @@ from pipeline.config import (
     FeaturesConfig,
     HeadsConfig,
     RunsConfig,
+    StrategiesConfig,
     SurrogateConfig,
     TaskConfig,
 )
@@ -203,6 +204,14 @@ def runs(config: RunsConfig) -> int:
     from pipeline.runs import list_runs, show_run
 
     print("\n".join(show_run(config) if config.action == "show" else list_runs(config)))
+    return 0
+
+
+def strategies(config: StrategiesConfig) -> int:
+    """The query strategies, from what their classes say of themselves."""
+    from pipeline.strategies import describe_strategy, list_strategies
+
+    print("\n".join(describe_strategy(config.name) if config.name else list_strategies()))
     return 0
 
 

@@ -49,7 +49,7 @@ class AlConfig(TaskConfig):
     head: tuple[str, ...] = ("ridge",)
     """ridge, solve, inv, pinv, truncated_pinv, linear, mlp, svm; settings after colons, such as ridge:penalty=50"""
     strategy: tuple[str, ...] = ("random", "entropy", "least_confidence", "margin", "coreset", "typiclust")
-    """strategies, comma-separated; `all` for every one that needs no trained model"""
+    """strategies, comma-separated, `alcove strategies` lists them; `all` for every one that needs no trained model"""
     seeds: str = "10"
     """how many seeds, or a range such as 5-9"""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
@@ -111,6 +111,14 @@ class RunsConfig:
     """names of strategies to list, comma-separated; empty for all"""
     data_root: Location = Path("data")
     """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategiesConfig:
+    """List the query strategies, or show one in full."""
+
+    name: tyro.conf.Positional[str] = ""
+    """the one to show; all are listed without"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from sklearn.preprocessing import normalize
 from stages.al.pool import Needs, PoolView
 from stages.al.uncertainty import entropy, least_confidence, margin
 
-REQUIRES = frozenset(Needs) - {Needs.CLUSTERS, Needs.HEAD, Needs.MEMBERS}
+REQUIRES = frozenset(Needs) - {Needs.CLUSTERS, Needs.HEAD, Needs.MEMBERS, Needs.ORACLE}
 
 
 def cosine_distance(view: PoolView) -> Float[np.ndarray, "candidates"]:

@@ -1,19 +1,25 @@
 """Query strategies: which candidate to label next. One file and one line here for each."""
 
 from stages.al.strategies import (  # noqa: F401  importing registers
+    alfa_mix,
     badge,
     bait,
     bald,
+    clue,
+    cluster_margin,
     coreset,
     entropy,
     expected_loss_reduction,
     falcun,
+    galaxy,
     least_confidence,
     margin,
     model_change,
     random,
     subset_uncertainty,
     surrogate,
+    svm_min_margin,
+    true_loss,
     typiclust,
     variance_reduction,
 )
