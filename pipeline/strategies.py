@@ -36,9 +36,9 @@ def list_strategies() -> list[str]:
     return [
         *lines,
         "",
-        "budgets: those that the paper recommends it for; cost: of one query, in n candidates, N pool images, "
-        "d dimensions,",
-        "C classes, b images queried, L labeled. Those that need no labels may choose the initial set too, INITIAL_SET=NAME.",
+        "budgets: those that the paper recommends it for; cost: of one query, in n candidates, N pool images,",
+        "d dimensions, C classes, b images queried, L labeled.",
+        "Those that need no labels may choose the initial set too: `make al INITIAL_SET=NAME`.",
         "`make strategies STRATEGY=NAME` shows one in full.",
     ]
 
