@@ -78,11 +78,43 @@ def _influence_of(features, gain, influence):
 
 @numba.njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
 @no_type_check
+def exponential(x):
+    """exp(x) of a float32 in [LEAST, 0], to 4e-6 relative, in few instructions; for compiled loops."""
+    exponent = x * np.float32(1.44269504)  # exp(x) = 2^(x log2 e), the fraction by a polynomial
+    whole = np.floor(exponent + np.float32(0.5))
+    part = exponent - whole
+    value = np.float32(1.5353362e-4)
+    value = value * part + np.float32(1.3398874e-3)
+    value = value * part + np.float32(9.6184373e-3)
+    value = value * part + np.float32(5.5503324e-2)
+    value = value * part + np.float32(2.4022647e-1)
+    value = value * part + np.float32(6.9314720e-1)
+    power_of_two = np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+    return (value * part + np.float32(1)) * power_of_two
+
+
+@numba.njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+@no_type_check
+def logarithm(x):
+    """ln(x) of a positive normal float32, to 2e-7 relative, in few instructions; for compiled loops."""
+    bits = np.float32(x).view(np.int32)
+    power = np.int32((bits - 0x3F3504F3) >> 23)  # x = 2^power (1 + part), part from sqrt(1/2) - 1 to sqrt(2) - 1
+    part = np.int32(bits - (power << 23)).view(np.float32) - np.float32(1)
+    ratio = part / (np.float32(2) + part)  # ln(1 + part) = 2 artanh(ratio)
+    square = ratio * ratio
+    value = np.float32(1 / 9)
+    value = value * square + np.float32(1 / 7)
+    value = value * square + np.float32(1 / 5)
+    value = value * square + np.float32(1 / 3)
+    value = value * square + np.float32(1)
+    return np.float32(power) * np.float32(0.69314718) + np.float32(2) * ratio * value
+
+
+@numba.njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+@no_type_check
 def _move_and_read(logits, influence, surprise, largest, place, gap, rest, weighted):
     classes, n = logits.shape
     second = np.empty(BLOCK, np.float32)
-    bits = np.empty(BLOCK, np.int32)
-    power_of_two = bits.view(np.float32)
     for start in range(0, n, BLOCK):
         size = min(BLOCK, n - start)
         block = slice(start, start + size)
@@ -109,17 +141,6 @@ def _move_and_read(logits, influence, surprise, largest, place, gap, rest, weigh
             row = logits[c, block]
             for i in range(size):
                 below = max(row[i] - high[i], np.float32(LEAST))
-                exponent = below * np.float32(1.44269504)  # exp(x) = 2^(x log2 e), the fraction by a polynomial
-                whole = np.floor(exponent + np.float32(0.5))
-                bits[i] = (np.int32(whole) + 127) << 23
-                part = exponent - whole
-                value = np.float32(1.5353362e-4)
-                value = value * part + np.float32(1.3398874e-3)
-                value = value * part + np.float32(9.6184373e-3)
-                value = value * part + np.float32(5.5503324e-2)
-                value = value * part + np.float32(2.4022647e-1)
-                value = value * part + np.float32(6.9314720e-1)
-                value = (value * part + np.float32(1)) * power_of_two[i]
-                value = np.float32(0) if first_place[i] == c else value
+                value = np.float32(0) if first_place[i] == c else exponential(below)
                 total[i] += value
                 spread[i] -= below * value

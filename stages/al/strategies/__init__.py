@@ -3,9 +3,12 @@
 from stages.al.strategies import (  # noqa: F401  importing registers
     bald,
     coreset,
+    dbal,
     entropy,
     least_confidence,
     margin,
+    mc_entropy,
+    mc_margin,
     random,
     surrogate,
     typiclust,

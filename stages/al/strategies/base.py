@@ -1,6 +1,7 @@
 """The two shapes of a strategy: score every candidate, or query a batch."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -89,14 +90,32 @@ class UncertaintyStrategy(ScoredStrategy):
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)
         scores = self.score(view)
-        close = np.flatnonzero(scores >= _low_bar(scores, min(batch_size + SPARE, len(scores))))
-        exact = self.measure(view.exact_reading(close))
-        least = kth_largest(exact, batch_size)
-        rounding = ROUNDING * np.abs(exact - scores[close]).max()
-        if (scores >= least - rounding).sum() > len(close):
-            close = np.flatnonzero(scores >= least - rounding)
-            exact = self.measure(view.exact_reading(close))
-        return view.candidates[close[top_k(exact, batch_size, rng)]]
+
+        def exact(positions: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
+            return self.measure(view.exact_reading(positions))
+
+        return view.candidates[exact_top_k(scores, exact, batch_size, rng)]
+
+
+def exact_top_k(
+    scores: Float[np.ndarray, "n"],
+    exact: Callable[[Int[np.ndarray, "m"]], Float[np.ndarray, "m"]],
+    k: int,
+    rng: np.random.Generator,
+) -> Int[np.ndarray, "k"]:
+    """Positions of the k highest scores, highest first, ties at random, as double precision has them.
+
+    scores : in single precision
+    exact : scores of some positions in double precision; asked for those that could be among the k
+    """
+    close = np.flatnonzero(scores >= _low_bar(scores, min(k + SPARE, len(scores))))
+    found = exact(close)
+    rounding = ROUNDING * np.abs(found - scores[close]).max()
+    least = kth_largest(found, k)
+    if (scores >= least - rounding).sum() > len(close):
+        close = np.flatnonzero(scores >= least - rounding)
+        found = exact(close)
+    return close[top_k(found, k, rng)]
 
 
 def _low_bar(scores: Float[np.ndarray, "n"], k: int) -> float:
