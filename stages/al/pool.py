@@ -12,7 +12,8 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
-from stages.al.committee import Opinions, members_opinions, opinions_of
+from stages.al.committee import Opinions, members_opinions, opinions_of, views_opinions
+from stages.al.heads.closed_form import softmax
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
 from stages.al.logits import BLOCK, TrackedLogits
 from stages.al.neighbours import ball_graph, nearest_neighbours
@@ -222,10 +223,15 @@ class PoolView:
 
     @property
     def view_proba(self) -> Float[np.ndarray, "views candidates classes"]:
+        """In the precision of the features."""
         self._require(Needs.VIEWS)
-        return self._once(
-            "view_proba", lambda: np.stack([self._head().predict_proba(view) for view in self.view_features])
-        )
+        return self._once("view_proba", lambda: np.stack([softmax(self._head().logits(v)) for v in self.view_features]))
+
+    @property
+    def view_opinions(self) -> Opinions:
+        """What the head says of all views of every candidate, in single precision."""
+        self._require(Needs.VIEWS)
+        return self._once("view_opinions", lambda: views_opinions(self._head(), self.pool.views, self.candidates))
 
     @property
     def distance_to_labeled(self) -> Float[np.ndarray, "candidates"]:

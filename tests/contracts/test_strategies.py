@@ -22,6 +22,8 @@ XFAIL: dict[tuple[str, str], str] = {
     ("random", "test_permuting_the_pool_permutes_the_query"): "the draw is over positions",
     ("surrogate", "test_permuting_the_pool_permutes_the_query"): "an image's pool index decides which model scores it",
     ("typiclust", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
+    ("diff2aug_kmeans", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
+    ("dropquery", "test_permuting_the_pool_permutes_the_query"): "every image has masks of its own, drawn in order",
 }
 
 
