@@ -31,7 +31,7 @@ REGISTRIES = [
     (DATASETS, "stages/embed/images", {"arrays", "base", "decoding", "download"}),
     (BACKBONES, "stages/embed/backbones", {"base", "cifar_stem", "convnet", "hub", "self_supervised", "weights"}),
     (HEADS, "stages/al/heads", HEAD_HELPERS),
-    (STRATEGIES, "stages/al/strategies", {"base"}),
+    (STRATEGIES, "stages/al/strategies", {"base", "committee"}),
 ]
 SOURCES = sorted(path for folder in ("cache", "stages", "pipeline") for path in (ROOT / folder).rglob("*.py"))
 

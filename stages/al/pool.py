@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, Int64
@@ -14,6 +14,7 @@ from sklearn.preprocessing import normalize
 from cache.derived import DerivedStore
 from cache.errors import InputError
 from stages.al.centres import lower_distances
+from stages.al.committee import Opinions, members_opinions, opinions_of, views_opinions
 from stages.al.heads.base import HEADS
 from stages.al.heads.closed_form import ClosedFormSoftmax, softmax
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
@@ -32,7 +33,7 @@ MINI_BATCH = 5000
 MOST_TRACKED = 2**28
 """Logits of a pool that are kept from round to round, a GiB of them."""
 COMMITTEE_NUMBERS = 2**20
-"""Logits of all members that are held at once."""
+"""Logits of all members that are held at once in double precision."""
 
 
 class Needs(StrEnum):
@@ -239,20 +240,26 @@ class PoolView:
         self._require(Needs.PROBA)
         return read(self._head().logits(self.pool_features[self.candidates[positions]].astype(np.float64)))
 
-    def members(self, kind: str, n_members: int, rate: float, rng: np.random.Generator) -> Members:
+    def members(
+        self, kind: Literal["dropout", "bootstrap"], n_members: int, rate: float, rng: np.random.Generator
+    ) -> Members:
         """A committee made of the head: `dropout` of features at a rate, or `bootstrap` of the labeled images."""
         self._require(Needs.MEMBERS)
         if kind == "dropout":
             return dropout_members(self._head(), n_members, rate, rng)
         return bootstrap_members(self._head(), self.pool_features[self.labeled], self.labels, n_members, rng)
 
-    def measured_by(
-        self, members: Members, measure: Callable[[Float[np.ndarray, "members n classes"]], Float[np.ndarray, "n"]]
-    ) -> Float[np.ndarray, "candidates"]:
-        """A measure of the candidates' logits by every member, block by block."""
-        step = max(1, COMMITTEE_NUMBERS // (len(members.weights) * self.n_classes))
-        starts = range(0, len(self.candidates), step)
-        return np.concatenate([measure(members.logits(self.features[start : start + step])) for start in starts])
+    def opinions(self, members: Members) -> Opinions:
+        """What the members say of the candidates, in single precision, as fast as can be."""
+        return members_opinions(members, self.pool_features, self.candidates)
+
+    def exact_opinions(self, members: Members, positions: Int[np.ndarray, "m"]) -> Opinions:
+        """What they say of some candidates, in double precision."""
+        blocks = np.array_split(
+            self.candidates[positions], 1 + len(positions) * members.constants.size // COMMITTEE_NUMBERS
+        )
+        parts = [opinions_of(members.logits(self.pool_features[block].astype(np.float64))) for block in blocks]
+        return Opinions(*map(np.concatenate, zip(*parts, strict=True)))
 
     @property
     def view_features(self) -> Float[np.ndarray, "views candidates dim"]:
@@ -261,10 +268,15 @@ class PoolView:
 
     @property
     def view_proba(self) -> Float[np.ndarray, "views candidates classes"]:
+        """In the precision of the features."""
         self._require(Needs.VIEWS)
-        return self._once(
-            "view_proba", lambda: np.stack([self._head().predict_proba(view) for view in self.view_features])
-        )
+        return self._once("view_proba", lambda: np.stack([softmax(self._head().logits(v)) for v in self.view_features]))
+
+    @property
+    def view_opinions(self) -> Opinions:
+        """What the head says of all views of every candidate, in single precision."""
+        self._require(Needs.VIEWS)
+        return self._once("view_opinions", lambda: views_opinions(self._head(), self.pool.views, self.candidates))
 
     @property
     def distance_to_labeled(self) -> Float[np.ndarray, "candidates"]:

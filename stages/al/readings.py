@@ -144,7 +144,6 @@ def _move_and_read(logits, influence, surprise, largest, place, gap, rest, weigh
             row = logits[c, block]
             for i in range(size):
                 below = max(row[i] - high[i], np.float32(LEAST))
-                value = fast_exp(below)
-                value = np.float32(0) if first_place[i] == c else value
+                value = np.float32(0) if first_place[i] == c else fast_exp(below)
                 total[i] += value
                 spread[i] -= below * value

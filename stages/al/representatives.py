@@ -45,10 +45,12 @@ def _clustered(
         arrival = rng.exponential(size=len(features)) / weights  # the first m are m draws without replacement
     drawn = np.sort(np.argsort(arrival, kind="stable")[: SPREAD * k])
     seed = int(rng.integers(2**31))
-    start, _ = kmeans_plusplus(features[drawn], k, random_state=seed)
+    start, _ = kmeans_plusplus(features[drawn].astype(np.float64), k, random_state=seed)  # twice as fast in double
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said where images are alike
-        model = KMeans(k, init=start, n_init=1, max_iter=ITERATIONS).fit(features, sample_weight=weights)
+        model = KMeans(k, init=start.astype(features.dtype), n_init=1, max_iter=ITERATIONS).fit(
+            features, sample_weight=weights
+        )
     return model.labels_, model.cluster_centers_
 
 

@@ -1,16 +1,14 @@
-"""Committees against one fit per member, and BALD against its definition."""
+"""Committees against one fit per member."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.stats import entropy as scipy_entropy
 
 from stages.al.heads import HEADS
 from stages.al.heads.members import bootstrap_members, dropout_members
 from stages.al.pool import Pool
 from stages.al.strategies import STRATEGIES
-from stages.al.strategies.bald import mutual_information
 from tests.conftest import blobs, make_view
 
 CLOSED_FORMS = ["ridge", "ridge:intercept=true:temperature=3", "solve", "pinv:intercept=true", "ridge:penalty=gcv"]
@@ -56,30 +54,6 @@ def test_dropout_members_average_to_the_head(spec: str, rng: np.random.Generator
     np.testing.assert_allclose(members.logits(X).mean(axis=0), head.logits(X), atol=5 * error)
     with pytest.raises(ValueError, match="above 0 and below 1"):
         dropout_members(head, 3, 1.0, rng)
-
-
-def test_mutual_information_is_entropy_of_the_mean_less_mean_entropy(rng: np.random.Generator) -> None:
-    proba = rng.dirichlet(np.full(5, 0.3), size=(7, 40))
-    expected = scipy_entropy(proba.mean(axis=0), axis=1) - scipy_entropy(proba, axis=2).mean(axis=0)
-    np.testing.assert_allclose(mutual_information(np.log(proba)), expected, atol=1e-12)
-    agreed = np.repeat(np.log(proba[:1]), 7, axis=0)
-    np.testing.assert_allclose(mutual_information(agreed), 0, atol=1e-12)
-
-
-@pytest.mark.parametrize("spec", ["bald", "bald:kind=bootstrap:members=5"])
-def test_bald_queries_where_its_members_disagree(spec: str, tiny_pool: Pool) -> None:
-    view = make_view(tiny_pool, np.arange(10))
-    strategy = STRATEGIES.build(spec)
-    members = view.members(strategy.kind, strategy.members, strategy.rate, np.random.default_rng(4))
-    scores = mutual_information(members.logits(view.features))
-    queried = strategy.query(view, 6, np.random.default_rng(4))
-    assert queried.tolist() == view.candidates[np.argsort(-scores)[:6]].tolist()
-
-
-@pytest.mark.parametrize("spec", ["bald:kind=jury", "bald:members=1", "bald:rate=1"])
-def test_impossible_committees_are_refused(spec: str) -> None:
-    with pytest.raises(ValueError, match="kind=.*members=.*rate="):
-        STRATEGIES.build(spec)
 
 
 def test_a_head_that_is_not_linear_has_no_committee(

@@ -13,8 +13,6 @@ from sklearn.base import clone
 from cache.errors import InputError
 from stages.al.heads.closed_form import ClosedFormSoftmax, log_targets
 
-KINDS = ("dropout", "bootstrap")
-
 
 @dataclass(frozen=True)
 class Members:

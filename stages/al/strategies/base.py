@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
+from cache.errors import InputError
 from stages.al.pool import Needs, PoolView
 from stages.al.readings import Reading
 from stages.registry import Registry
@@ -127,6 +128,15 @@ def require_enough(view: PoolView, batch_size: int) -> None:
         raise ValueError(f"batch_size={batch_size} does not fit into {len(view.candidates)} candidates")
 
 
+def require_views(view: PoolView) -> None:
+    """Raises InputError where there is a single view of every image."""
+    if len(view.pool.views) < 2:
+        raise InputError(
+            "the strategy compares views of an image, and there is 1 of each: embed more and use that cache, "
+            "`make embed VIEWS=identity,hflip,...`"
+        )
+
+
 def top_k(scores: Float[np.ndarray, "n"], k: int, rng: np.random.Generator) -> Int[np.ndarray, "k"]:
     """Positions of the k highest scores, highest first; equal scores in random order."""
     contenders = np.flatnonzero(scores >= kth_largest(scores, k))
@@ -134,7 +144,7 @@ def top_k(scores: Float[np.ndarray, "n"], k: int, rng: np.random.Generator) -> I
     return shuffled[np.argsort(-scores[shuffled], kind="stable")[:k]]
 
 
-def kth_largest(scores: Float[np.ndarray, "n"], k: int) -> float:
+def kth_largest(scores: Shaped[np.ndarray, "n"], k: int) -> float:
     """The k-th largest of the scores."""
     return float(scores.max() if k == 1 else np.partition(scores, len(scores) - k)[len(scores) - k])
 
