@@ -6,6 +6,7 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     entropy,
     least_confidence,
     margin,
+    probcover,
     random,
     surrogate,
     typiclust,

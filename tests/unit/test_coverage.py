@@ -1,0 +1,115 @@
+"""The strategies that cover the pool, against brute force and scikit-activeml."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from skactiveml.pool import ProbCover as TheirProbCover
+from sklearn.preprocessing import normalize
+
+from cache.errors import InputError
+from stages.al import pool as pool_module
+from stages.al.pool import Pool
+from stages.al.strategies import STRATEGIES
+from stages.al.strategies.probcover import purity_radius
+from tests.conftest import blobs, make_view
+
+NOTHING = np.array([], dtype=np.int64)
+
+
+def unit_distances(features: np.ndarray) -> np.ndarray:
+    unit = normalize(features.astype(np.float64))
+    return np.sqrt(((unit[:, None] - unit) ** 2).sum(axis=2))
+
+
+def brute_force_gains(distances: np.ndarray, delta: float, labeled: list[int]) -> list[int]:
+    """ProbCover's graph in plain loops: uncovered images in the ball of each."""
+    n = len(distances)
+    covered = [any(distances[x, y] <= delta for x in labeled) for y in range(n)]
+    return [sum(not covered[y] and distances[x, y] <= delta for y in range(n)) for x in range(n)]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("n_labeled", [0, 1, 9])
+def test_probcover_is_greedy_coverage(
+    n_labeled: int, kept: bool, tiny_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "MOST_PAIRS", 2**27 if kept else 50)
+    distances = unit_distances(tiny_pool.features)
+    view = make_view(tiny_pool, np.arange(n_labeled))
+    queried = STRATEGIES.build("probcover:delta=0.4").query(view, 12, np.random.default_rng(0))
+    labeled = view.labeled.tolist()
+    for index in queried:
+        gains = brute_force_gains(distances, 0.4, labeled)
+        assert index in view.candidates and index not in labeled
+        assert gains[index] == max(gains[candidate] for candidate in view.candidates if candidate not in labeled)
+        labeled.append(int(index))
+
+
+def test_probcover_follows_a_run_one_label_at_a_time(tiny_pool: Pool) -> None:
+    """Among random candidates, as the protocol has them; the rows past the last full block of 500 count too."""
+    rng, strategy, followers = np.random.default_rng(1), STRATEGIES.build("probcover:delta=0.5"), {}
+    distances, labeled = unit_distances(tiny_pool.features), [3, 119]
+    for _ in range(15):
+        candidates = np.sort(rng.choice(np.setdiff1d(np.arange(120), labeled), 60, replace=False))
+        view = make_view(tiny_pool, np.array(labeled), candidates=candidates, followers=followers)
+        (index,) = strategy.query(view, 1, rng)
+        gains = np.array(brute_force_gains(distances, 0.5, labeled))
+        assert gains[index] == gains[candidates].max()
+        labeled.append(int(index))
+
+
+def test_once_all_is_covered_probcover_queries_at_random(tiny_pool: Pool) -> None:
+    strategy, view = STRATEGIES.build("probcover:delta=2"), make_view(tiny_pool, np.arange(3))
+    queries = [strategy.query(view, 30, np.random.default_rng(seed)) for seed in (0, 1)]
+    assert all(len(set(query.tolist())) == 30 and query.min() >= 3 for query in queries)
+    assert queries[0].tolist() != queries[1].tolist()
+
+
+@pytest.mark.filterwarnings("ignore:The maximum purity")
+def test_probcover_reaches_the_coverage_of_scikit_activeml(
+    make_pool: Callable[..., Pool], rng: np.random.Generator
+) -> None:
+    features, labels = blobs(rng, n=300)
+    pool, labeled = make_pool(features, labels, 4), np.arange(4)
+    y = np.full(300, np.nan)
+    y[labeled] = labels[labeled]
+    theirs = TheirProbCover(n_classes=4, deltas=[0.3], random_state=0).query(normalize(features), y, batch_size=20)
+    ours = STRATEGIES.build("probcover:delta=0.3").query(make_view(pool, labeled), 20, rng)
+    distances = unit_distances(features)
+    reached = [(distances[np.concatenate([labeled, q])].min(axis=0) <= 0.3).sum() for q in (ours, theirs)]
+    assert reached[0] >= reached[1] - 2
+
+
+@pytest.mark.parametrize("purity", [0.5, 0.9, 0.95, 1.0])
+def test_the_purity_radius_is_the_largest(purity: float, tiny_pool: Pool) -> None:
+    clusters, distances = tiny_pool.clusters(4), unit_distances(tiny_pool.features)
+    other = np.where(clusters[:, None] == clusters, np.inf, distances)
+
+    def share(radius: float) -> float:
+        return float((other > radius).all(axis=1).mean())
+
+    radius = purity_radius(tiny_pool.distance_to_other_cluster(4), purity)
+    assert share(radius) >= purity
+    assert share(radius * (1 + 1e-6)) < purity
+
+
+def test_one_cluster_is_pure_at_every_radius() -> None:
+    assert purity_radius(np.full(9, np.inf), 0.95) == pytest.approx(2)
+
+
+def test_the_heuristic_is_the_default_radius(tiny_pool: Pool) -> None:
+    radius = purity_radius(tiny_pool.distance_to_other_cluster(4), 0.95)
+    view = make_view(tiny_pool, NOTHING)
+    default, given = (
+        STRATEGIES.build(spec).query(replace(view, followers={}), 9, np.random.default_rng(0))
+        for spec in ("probcover", f"probcover:delta={radius!r}")
+    )
+    assert default.tolist() == given.tolist()
+
+
+@pytest.mark.parametrize("spec", ["probcover:delta=0", "probcover:delta=2.1", "probcover:purity=0"])
+def test_impossible_settings_are_refused(spec: str) -> None:
+    with pytest.raises(InputError, match="must be"):
+        STRATEGIES.build(spec)
