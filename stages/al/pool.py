@@ -69,6 +69,11 @@ class Pool:
     def features(self) -> Float[np.ndarray, "pool dim"]:
         return self.views[0]
 
+    @property
+    def unit_features(self) -> Float32[np.ndarray, "pool dim"]:
+        """The L2-normalised features, in a file that all runs share; features of zeros stay so."""
+        return self.derived.get("unit-features", {}, lambda: normalize(self.features.astype(np.float32)))
+
     def neighbours(self, k: int) -> tuple[Int32[np.ndarray, "pool k"], Float32[np.ndarray, "pool k"]]:
         """The k nearest other images and squared distances, L2-normalised features. See `nearest_neighbours`."""
 
@@ -201,6 +206,11 @@ class PoolView:
         self._require(Needs.PROBA)
         return self._once(measure.__name__, lambda: self._measured(measure))
 
+    def measured_pool(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "pool"]:
+        """As `measured`, of all pool images."""
+        self._require(Needs.PROBA)
+        return self._once(f"pool {measure.__name__}", lambda: self._measured_pool(measure))
+
     def exact_reading(self, positions: Int[np.ndarray, "m"]) -> Reading:
         """What is read off the logits of some candidates, in double precision."""
         self._require(Needs.PROBA)
@@ -278,11 +288,21 @@ class PoolView:
 
     def _measured(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "candidates"]:
         few = len(self.candidates) * FEW_CANDIDATES < len(self.pool)
-        if self.tracked is None or few or len(self.pool) * self.n_classes > MOST_TRACKED:
-            parts = np.array_split(self.candidates, 1 + len(self.candidates) // BLOCK)
-            return np.concatenate([measure(read(self._head().logits(self.pool_features[part]))) for part in parts])
-        reading, _ = self.tracked.read(self._head())
-        return measure(reading)[self.candidates]
+        if few or not self._is_tracked():
+            return self._asked(measure, self.candidates)
+        return self.measured_pool(measure)[self.candidates]
+
+    def _measured_pool(self, measure: Callable[[Reading], np.ndarray]) -> Float[np.ndarray, "pool"]:
+        if self.tracked is None or not self._is_tracked():
+            return self._asked(measure, np.arange(len(self.pool)))
+        return measure(self.tracked.read(self._head())[0])
+
+    def _is_tracked(self) -> bool:
+        return self.tracked is not None and len(self.pool) * self.n_classes <= MOST_TRACKED
+
+    def _asked(self, measure: Callable[[Reading], np.ndarray], images: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        parts = np.array_split(images, 1 + len(images) // BLOCK)
+        return np.concatenate([measure(read(self._head().logits(self.pool_features[part]))) for part in parts])
 
     def _head(self) -> Any:
         if self.fitted_head is None:

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from skactiveml.pool import MaxHerding as TheirMaxHerding
 from skactiveml.pool import ProbCover as TheirProbCover
 from sklearn.preprocessing import normalize
 
 from cache.errors import InputError
+from stages.al import kernel_coverage
 from stages.al import pool as pool_module
-from stages.al.pool import Pool
+from stages.al.pool import Pool, PoolView
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.probcover import purity_radius
 from tests.conftest import blobs, make_view
@@ -109,7 +111,100 @@ def test_the_heuristic_is_the_default_radius(tiny_pool: Pool) -> None:
     assert default.tolist() == given.tolist()
 
 
-@pytest.mark.parametrize("spec", ["probcover:delta=0", "probcover:delta=2.1", "probcover:purity=0"])
+@pytest.mark.parametrize(
+    "spec",
+    ["probcover:delta=0", "probcover:delta=2.1", "probcover:purity=0", "maxherding:sigma=0", "uherding:images=0"],
+)
 def test_impossible_settings_are_refused(spec: str) -> None:
     with pytest.raises(InputError, match="must be"):
         STRATEGIES.build(spec)
+
+
+def brute_force_kernel_gains(
+    distances: np.ndarray, sigma: float, labeled: list[int], weight: np.ndarray
+) -> list[float]:
+    """MaxHerding's gains, weighted, in plain loops."""
+    n = len(distances)
+    kernel = np.exp(-((distances / sigma) ** 2))
+    covered = [max((kernel[i, x] for x in labeled), default=0.0) for i in range(n)]
+    return [sum(weight[i] * max(0.0, kernel[i, x] - covered[i]) for i in range(n)) for x in range(n)]
+
+
+def assert_greedy(
+    queried: np.ndarray, distances: np.ndarray, sigma: float, labeled: list[int], weight: np.ndarray
+) -> None:
+    for index in queried:
+        gains = brute_force_kernel_gains(distances, sigma, labeled, weight)
+        assert gains[index] == pytest.approx(max(gains), abs=1e-4)
+        labeled.append(int(index))
+
+
+@pytest.mark.parametrize("sigma", [0.2, 1.0])
+@pytest.mark.parametrize("n_labeled", [0, 1, 9])
+def test_maxherding_is_greedy_kernel_coverage(n_labeled: int, sigma: float, tiny_pool: Pool) -> None:
+    view = make_view(tiny_pool, np.arange(n_labeled))
+    queried = STRATEGIES.build(f"maxherding:sigma={sigma}").query(view, 8, np.random.default_rng(0))
+    assert_greedy(queried, unit_distances(tiny_pool.features), sigma, view.labeled.tolist(), np.ones(120))
+
+
+def test_maxherding_one_at_a_time_is_a_batch(tiny_pool: Pool) -> None:
+    strategy, followers, labeled = STRATEGIES.build("maxherding"), {}, np.arange(4)
+    batch = strategy.query(make_view(tiny_pool, labeled), 20, np.random.default_rng(0))
+    for index in batch:
+        view = make_view(tiny_pool, labeled, followers=followers)
+        assert strategy.query(view, 1, np.random.default_rng(0)) == [index]
+        labeled = np.append(labeled, index)
+
+
+def test_maxherding_agrees_with_scikit_activeml(make_pool: Callable[..., Pool], rng: np.random.Generator) -> None:
+    """Theirs covers candidates only, so nothing is labeled."""
+    features, labels = blobs(rng, n=200)
+    theirs = TheirMaxHerding(metric_dict={"gamma": 1 / 0.7**2}, random_state=0).query(
+        features.astype(np.float64), np.full(200, np.nan), batch_size=20
+    )
+    view = make_view(make_pool(features, labels, 4), NOTHING)
+    ours = STRATEGIES.build("maxherding:sigma=0.7").query(view, 20, rng)
+    assert ours.tolist() == theirs.tolist()
+
+
+def test_copies_of_labeled_images_add_nothing(make_pool: Callable[..., Pool], rng: np.random.Generator) -> None:
+    features, labels = blobs(rng, n=40)
+    pool = make_pool(np.concatenate([features, features]), np.tile(labels, 2), 4)
+    queried = STRATEGIES.build("maxherding").query(make_view(pool, np.arange(20)), 20, rng)
+    assert sorted(queried % 40) == list(range(20, 40))
+
+
+@pytest.mark.parametrize("strategy", ["maxherding", "uherding:sigma=1"])
+def test_a_sample_of_the_pool_finds_nearly_as_good_a_query(
+    strategy: str, make_pool: Callable[..., Pool], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, labels = blobs(rng, n=600, dim=10)
+    view = make_view(make_pool(features, labels, 4), np.arange(8))
+    distances = unit_distances(features)
+    weight = 1 - margins(view) if strategy.startswith("u") else np.ones(600)
+    gains = np.array(brute_force_kernel_gains(distances, 1.0, list(range(8)), weight))
+    assert gains[STRATEGIES.build(f"{strategy}:images=300").query(view, 1, rng)] > 0.8 * gains.max()
+    monkeypatch.setattr(kernel_coverage, "MOST_LISTED", 10_000)
+    assert gains[STRATEGIES.build(strategy).query(replace(view, followers={}), 1, rng)] > 0.8 * gains.max()
+
+
+def margins(view: PoolView) -> np.ndarray:
+    proba = np.sort(view.fitted_head.predict_proba(view.pool_features), axis=1)
+    return proba[:, -1] - proba[:, -2]
+
+
+@pytest.mark.parametrize("sigma", [None, 0.5])
+def test_uherding_weighs_by_uncertainty(sigma: float | None, tiny_pool: Pool) -> None:
+    view = make_view(tiny_pool, np.arange(6))
+    distances = unit_distances(tiny_pool.features)
+    spec = "uherding" if sigma is None else f"uherding:sigma={sigma}"
+    queried = STRATEGIES.build(spec).query(view, 8, np.random.default_rng(0))
+    if sigma is None:
+        sigma = distances[:6, :6][~np.eye(6, dtype=bool)].min()
+    assert_greedy(queried, distances, sigma, list(range(6)), 1 - margins(view))
+
+
+def test_uherding_with_nothing_labeled_is_maxherding(tiny_pool: Pool) -> None:
+    view = make_view(tiny_pool, NOTHING)
+    queries = [STRATEGIES.build(name).query(view, 9, np.random.default_rng(0)) for name in ("uherding", "maxherding")]
+    assert queries[0].tolist() == queries[1].tolist()

@@ -6,10 +6,12 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     entropy,
     least_confidence,
     margin,
+    maxherding,
     probcover,
     random,
     surrogate,
     typiclust,
+    uherding,
 )
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy, Strategy, UncertaintyStrategy
 
