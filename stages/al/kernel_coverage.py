@@ -46,7 +46,7 @@ class NearerThanLabeled(Follower):
     """
 
     def __init__(self, unit: Float32[np.ndarray, "pool dim"], images: int) -> None:
-        self._unit, self._labeled = unit, np.empty(0, dtype=np.int64)
+        self.unit, self._labeled = unit, np.empty(0, dtype=np.int64)
         self._norms = np.einsum("nd,nd->n", unit, unit)
         n, rows = len(unit), min(images, len(unit))
         self._step = max(1, BLOCK // n)
@@ -68,7 +68,7 @@ class NearerThanLabeled(Follower):
     def follow(self, labeled: Int[np.ndarray, "labeled"]) -> None:
         before = self.nearest
         for index in labeled[len(self._labeled) :]:
-            squared = self.squared_distances(int(index))
+            squared = squared_distances(self.unit, int(index))
             pairs = squared[self._labeled]
             self.closest_pair = min(self.closest_pair, float(pairs[pairs > ROUNDING].min(initial=np.inf)))
             self.nearest = np.minimum(self.nearest, squared)
@@ -78,12 +78,6 @@ class NearerThanLabeled(Follower):
         while self._rows < len(self._lists.image) and self.lists.size.sum() < MOST_LISTED:
             self._add_rows()
 
-    def squared_distances(self, index: int) -> Float32[np.ndarray, "pool"]:
-        """From one image to all of the pool."""
-        squared = np.empty(len(self._unit), dtype=np.float32)
-        _squared_distances(self._unit, self._unit[index], squared)
-        return squared
-
     def _shorten(self, rows: Int[np.ndarray, "changed"]) -> None:
         """To what is still nearer than the nearest labeled image."""
         _shorten(*self._lists, rows, self.nearest, ROUNDING)
@@ -92,12 +86,19 @@ class NearerThanLabeled(Follower):
         """One block more, always the same ones together, so that rounding does not depend on when."""
         image, start, size, near, squared = self._lists
         block = slice(self._rows, min(self._rows + self._step, len(image)))
-        if self._end + (block.stop - block.start) * len(self._unit) > len(near):
+        if self._end + (block.stop - block.start) * len(self.unit) > len(near):
             self._end = _close_up(*self.lists)
-        score = self._unit[image[block]] @ self._unit.T
+        score = self.unit[image[block]] @ self.unit.T
         part = Lists(image[block], start[block], size[block], near, squared)
         self._end = _list(*part, score, self._norms, self.nearest, ROUNDING, self._end)
         self._rows = block.stop
+
+
+def squared_distances(unit: Float32[np.ndarray, "pool dim"], index: int) -> Float32[np.ndarray, "pool"]:
+    """From one image to all of the pool; exactly 0 to its copies."""
+    squared = np.empty(len(unit), dtype=np.float32)
+    _squared_distances(unit, unit[index], squared)
+    return squared
 
 
 class Gains:
@@ -126,7 +127,7 @@ class Gains:
 
     def label(self, index: int) -> None:
         """As if that image were labeled."""
-        self.move(np.minimum(self._nearest, self._source.squared_distances(index)))
+        self.move(np.minimum(self._nearest, squared_distances(self._source.unit, index)))
 
     def move(self, nearest: Float32[np.ndarray, "pool"]) -> None:
         """To those smaller squared distances to the nearest labeled images."""

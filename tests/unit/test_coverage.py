@@ -14,6 +14,7 @@ from stages.al import kernel_coverage
 from stages.al import pool as pool_module
 from stages.al.pool import Pool, PoolView
 from stages.al.strategies import STRATEGIES
+from stages.al.strategies.dcom import Balls, competence, purest_radius
 from stages.al.strategies.probcover import purity_radius
 from tests.conftest import blobs, make_view
 
@@ -113,7 +114,14 @@ def test_the_heuristic_is_the_default_radius(tiny_pool: Pool) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    ["probcover:delta=0", "probcover:delta=2.1", "probcover:purity=0", "maxherding:sigma=0", "uherding:images=0"],
+    [
+        "probcover:delta=0",
+        "probcover:delta=2.1",
+        "probcover:purity=0",
+        "maxherding:sigma=0",
+        "uherding:images=0",
+        "dcom:resolution=0",
+    ],
 )
 def test_impossible_settings_are_refused(spec: str) -> None:
     with pytest.raises(InputError, match="must be"):
@@ -207,4 +215,93 @@ def test_uherding_weighs_by_uncertainty(sigma: float | None, tiny_pool: Pool) ->
 def test_uherding_with_nothing_labeled_is_maxherding(tiny_pool: Pool) -> None:
     view = make_view(tiny_pool, NOTHING)
     queries = [STRATEGIES.build(name).query(view, 9, np.random.default_rng(0)) for name in ("uherding", "maxherding")]
+    assert queries[0].tolist() == queries[1].tolist()
+
+
+@pytest.mark.parametrize("strategy", ["maxherding", "uherding"])
+def test_lists_that_grow_and_close_up_are_those_made_anew(
+    strategy: str, make_pool: Callable[..., Pool], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_coverage, "MOST_LISTED", 20_000)
+    monkeypatch.setattr(kernel_coverage, "BLOCK", 9_000)
+    pool, followers, rows = make_pool(*blobs(rng, n=600), 4), {}, set()
+    for n_labeled in range(1, 40):
+        view = make_view(pool, np.arange(n_labeled), followers=followers)
+        kept = STRATEGIES.build(strategy).query(view, 2, np.random.default_rng(0))
+        anew = STRATEGIES.build(strategy).query(replace(view, followers={}, memo={}), 2, np.random.default_rng(0))
+        assert kept.tolist() == anew.tolist()
+        (follower,) = followers.values()
+        rows.add(len(follower.lists.image))
+    assert len(rows) > 5 and max(rows) == 600
+
+
+def test_competence_is_logistic_in_coverage() -> None:
+    assert competence(1.0, 30.0, 0.9) == pytest.approx(1)
+    assert competence(0.9, 30.0, 0.9) == pytest.approx((1 + np.exp(-3)) / 2)
+    assert competence(0.0, 30.0, 0.9) < 1e-10
+
+
+def test_the_purest_radius_by_hand() -> None:
+    rings, same = np.array([0, 1, 1, 2, 3, 4, 9]), np.array([True, True, False, True, False, False, True])
+    assert [purest_radius(rings, same, 5, share) for share in (0.5, 0.6, 0.7, 0.8, 1.0)] == [4, 3, 2, 0, 0]
+    assert purest_radius(rings, ~same, 5, 0.9) == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 6])
+def test_dcom_by_its_formula(batch_size: int, tiny_pool: Pool) -> None:
+    """Two rounds in plain loops: the labels of the second get their radii by the second's head."""
+    followers: dict = {}
+    distances, covered, radii = unit_distances(tiny_pool.features), np.zeros(120, dtype=bool), []
+    labeled = np.arange(5)
+    for _ in range(2):
+        view = make_view(tiny_pool, labeled, followers=followers)
+        queried = STRATEGIES.build("dcom").query(view, batch_size, np.random.default_rng(0))
+        same_class = view.fitted_head.predict(tiny_pool.features)
+        purity = 0.4 + 0.2 * covered.mean()
+        for index in labeled[len(radii) :]:
+            pure = [0.05]
+            for radius in 0.05 * np.arange(1, 23):
+                ball = distances[index] < radius
+                if (same_class[ball] == tiny_pool.labels[index]).mean() >= purity:
+                    pure.append(radius)
+            radii.append(max(pure))
+            covered = covered | (distances[index] < radii[-1])
+        mean = 0.05 * round(np.mean(radii) / 0.05)
+        s = competence(covered.mean(), 30.0, 0.9)
+        certain, reached = margins(view)[view.candidates], covered.copy()
+        waiting = view.candidates.tolist()
+        unsure = dict(zip(waiting, (certain.max() - certain) / np.ptp(certain), strict=True))
+        for index in queried:
+            degree = np.array([(~reached & (distances[x] < mean)).sum() for x in waiting], dtype=float)
+            degree = (degree - degree.min()) / max(np.ptp(degree), 1e-9)
+            scores = s * np.array([unsure[x] for x in waiting]) + (1 - s) * degree
+            assert scores[waiting.index(index)] == pytest.approx(scores.max(), abs=1e-5)
+            reached |= distances[index] < mean
+            waiting.remove(index)
+        labeled = np.concatenate([labeled, queried])
+
+
+def test_dcom_estimates_degrees_from_a_sample(make_pool: Callable[..., Pool], rng: np.random.Generator) -> None:
+    pool = make_pool(*blobs(rng, n=600), 4)
+    balls = [Balls(pool, 0.05, 22, images) for images in (600, 300)]
+    for each in balls:
+        each.cover(each.rings_around(0), 3)
+    exact, estimated = (each.uncovered_within(15, np.arange(600)) for each in balls)
+    assert 0 < balls[0].covered.sum() < 300
+    assert np.array_equal(balls[0].covered, balls[1].covered)
+    assert np.corrcoef(exact, estimated)[0, 1] > 0.98
+
+
+def test_dcom_with_nothing_labeled_is_probcover(tiny_pool: Pool) -> None:
+    view = make_view(tiny_pool, NOTHING)
+    queries = [STRATEGIES.build(name).query(view, 9, np.random.default_rng(0)) for name in ("dcom", "probcover")]
+    assert queries[0].tolist() == queries[1].tolist()
+
+
+def test_dcom_is_margin_once_all_is_covered(tiny_pool: Pool) -> None:
+    view = make_view(tiny_pool, np.arange(10))
+    queries = [
+        STRATEGIES.build(name).query(view, 1, np.random.default_rng(0))
+        for name in ("dcom:centre=0:steepness=1000", "margin")
+    ]
     assert queries[0].tolist() == queries[1].tolist()

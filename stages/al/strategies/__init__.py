@@ -3,6 +3,7 @@
 from stages.al.strategies import (  # noqa: F401  importing registers
     bald,
     coreset,
+    dcom,
     entropy,
     least_confidence,
     margin,
