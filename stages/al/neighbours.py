@@ -1,6 +1,8 @@
-"""Exact neighbours among L2-normalised features, a block of rows at a time: the k nearest, and all within a radius."""
+"""Exact neighbours among L2-normalised features, a block of rows at a time: the k nearest, the nearest of another
+group, and all within a radius."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, Int64
@@ -10,6 +12,8 @@ BLOCK = 2**22
 """Scores held at a time: 16 MB, and some 500 MB of pairs to measure in the worst case, that all images are alike."""
 GROUP = 32
 """Columns of which only the best counts where a bound on the k-th best score is sought."""
+ROWS = 256
+"""Rows of a ball graph handed out at once."""
 
 
 def nearest_neighbours(
@@ -37,30 +41,101 @@ def nearest_neighbours(
     return indices, distances
 
 
+def nearest_of_another(features: Float[np.ndarray, "n dim"], groups: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Squared distance of the L2-normalised features to the nearest one of another group; inf where there is one group.
+
+    Cost O(n^2 d) time, as `nearest_neighbours`.
+    """
+    order = np.argsort(groups, kind="stable")  # so that a group's columns lie together
+    starts = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
+    if len(starts) == 1:
+        return np.full(len(features), np.inf)
+    unit = _unit(features[order])
+    tolerance = _tolerance(unit)
+    nearest = np.empty(len(unit))
+    for start, score in _scores(unit):
+        stop = start + len(score)
+        for low, high in zip(starts, [*starts[1:], len(unit)], strict=True):
+            score[max(low - start, 0) : max(high - start, 0), low:high] = -np.inf
+        rows, columns = _where(score >= score.max(axis=1)[:, None] - 2 * tolerance)
+        squared = _squared_distances(unit, start + rows, columns)
+        nearest[order[start:stop]] = np.minimum.reduceat(squared, np.searchsorted(rows, np.arange(len(score))))
+    return nearest
+
+
 def ball_graph(
-    features: Float[np.ndarray, "n dim"], radius: float
+    features: Float[np.ndarray, "n dim"], radius: float, most: float | int = np.inf
 ) -> tuple[Int64[np.ndarray, "n+1"], Int32[np.ndarray, "pairs"]]:
     """All pairs within a Euclidean distance of the L2-normalised features, as rows of a sparse matrix.
 
     The neighbours of image i, ascending and without itself, are indices[indptr[i] : indptr[i + 1]]. Symmetric; the
     radius itself is within. Cost O(n^2 d) time; memory 8 bytes a pair.
+    most : where there are more pairs, they are counted but not kept, and indices is empty
     Raises ValueError where the radius is negative or not finite.
     """
     if not 0 <= radius < np.inf:
         raise ValueError(f"radius={radius} is impossible: a finite number, at least 0")
-    unit = _unit(features)
-    tolerance = _tolerance(unit)
-    edges = ((_squared_norms(unit) - radius**2) / 2).astype(np.float32)  # the score at which the distance is `radius`
-    counts, indices = [np.zeros(1, dtype=np.int64)], [np.empty(0, dtype=np.int32)]
-    for start, score in _scores(unit):
-        edge = edges[start : start + len(score)]
-        rows, columns = _where(score >= edge[:, None] - tolerance)
-        doubtful = np.flatnonzero(score[rows, columns] <= edge[rows] + tolerance)
-        within = np.ones(len(rows), dtype=bool)
-        within[doubtful] = _squared_distances(unit, start + rows[doubtful], columns[doubtful]) <= radius**2
-        counts.append(np.bincount(rows[within], minlength=len(score)))
-        indices.append(columns[within].astype(np.int32))
+    counts, indices, pairs = [np.zeros(1, dtype=np.int64)], [np.empty(0, dtype=np.int32)], 0
+    for count, columns in _Balls(features, radius).of(None):
+        counts.append(count)
+        pairs += len(columns)
+        indices = [*indices, columns] if pairs <= most else indices[:1]
     return np.cumsum(np.concatenate(counts)), np.concatenate(indices)
+
+
+class BallGraph:
+    """What `ball_graph` found; pairs it has not kept are found again, row by row, when they are asked for."""
+
+    def __init__(
+        self,
+        features: Float[np.ndarray, "n dim"],
+        radius: float,
+        indptr: Int64[np.ndarray, "n+1"],
+        indices: Int32[np.ndarray, "pairs"],
+    ) -> None:
+        self._features, self._radius, self._indptr, self._indices = features, radius, indptr, indices
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    @property
+    def degree(self) -> Int64[np.ndarray, "n"]:
+        """Images within the radius of each, without itself."""
+        return np.diff(self._indptr)
+
+    def neighbours(self, rows: Int[np.ndarray, "rows"]) -> Iterator[Int32[np.ndarray, "pairs"]]:
+        """The neighbours of these images one after the other, in pieces."""
+        if len(self._indices) < self._indptr[-1]:
+            yield from (columns for _, columns in self._balls.of(rows))
+            return
+        for start in range(0, len(rows), ROWS):
+            part = rows[start : start + ROWS]
+            yield np.concatenate([self._indices[self._indptr[row] : self._indptr[row + 1]] for row in part])
+
+    @cached_property
+    def _balls(self) -> "_Balls":
+        return _Balls(self._features, self._radius)
+
+
+class _Balls:
+    """Finds who is within a radius."""
+
+    def __init__(self, features: Float[np.ndarray, "n dim"], radius: float) -> None:
+        self._unit, self._radius = _unit(features), radius
+        self._right, self._tolerance = _right(self._unit), _tolerance(self._unit)
+        # the score at which the distance is the radius
+        self._edges = ((_squared_norms(self._unit) - radius**2) / 2).astype(np.float32)
+
+    def of(self, rows: Int[np.ndarray, "rows"] | None) -> Iterator[tuple[np.ndarray, Int32[np.ndarray, "pairs"]]]:
+        """Block by block of some images, or of all: how many are near each, and who they are."""
+        for images, score in _scores_of(self._unit, self._right, rows):
+            edge = self._edges[images]
+            near, columns = _where(score >= edge[:, None] - self._tolerance)
+            doubtful = np.flatnonzero(score[near, columns] <= edge[near] + self._tolerance)
+            within = np.ones(len(near), dtype=bool)
+            squared = _squared_distances(self._unit, images[near[doubtful]], columns[doubtful])
+            within[doubtful] = squared <= self._radius**2
+            yield np.bincount(near[within], minlength=len(score)), columns[within].astype(np.int32)
 
 
 def _unit(features: np.ndarray) -> Float32[np.ndarray, "n dim"]:
@@ -83,21 +158,33 @@ def _tolerance(unit: np.ndarray) -> np.float32:
     return np.float32(2 * (unit.shape[1] + 4) * 2.0**-24)
 
 
+def _right(unit: Float32[np.ndarray, "n dim"]) -> Float32[np.ndarray, "dim+1 n"]:
+    return np.hstack([unit, -0.5 * _squared_norms(unit)[:, None].astype(np.float32)]).T
+
+
 def _scores(unit: Float32[np.ndarray, "n dim"]) -> Iterator[tuple[int, Float32[np.ndarray, "rows n"]]]:
     """Blocks of rows of the scores: the first row's position, and scores with -inf for the image itself.
 
     A block is overwritten by the next.
     """
+    for images, score in _scores_of(unit, _right(unit), None):
+        yield int(images[0]), score
+
+
+def _scores_of(
+    unit: Float32[np.ndarray, "n dim"], right: Float32[np.ndarray, "dim+1 n"], rows: Int[np.ndarray, "rows"] | None
+) -> Iterator[tuple[Int[np.ndarray, "block"], Float32[np.ndarray, "block n"]]]:
+    """As `_scores`, of some images or of all: whose scores they are, and the scores."""
     n = len(unit)
-    step = min(n, max(8, BLOCK // n))
-    right = np.hstack([unit, -0.5 * _squared_norms(unit)[:, None].astype(np.float32)]).T
+    rows = np.arange(n) if rows is None else rows
+    step = min(len(rows), max(8, BLOCK // n))
     buffer = np.empty((step, n), dtype=np.float32)
-    for start in range(0, n, step):
-        rows = np.arange(start, min(start + step, n))
-        left = np.hstack([unit[rows], np.ones((len(rows), 1), dtype=np.float32)])
-        score = np.matmul(left, right, out=buffer[: len(rows)])
-        score[rows - start, rows] = -np.inf
-        yield start, score
+    for start in range(0, len(rows), max(1, step)):
+        images = rows[start : start + step]
+        left = np.hstack([unit[images], np.ones((len(images), 1), dtype=np.float32)])
+        score = np.matmul(left, right, out=buffer[: len(images)])
+        score[np.arange(len(images)), images] = -np.inf
+        yield images, score
 
 
 def _bound_of_best(score: Float32[np.ndarray, "rows n"], k: int) -> Float32[np.ndarray, "rows"]:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32, Int64
+from jaxtyping import Float, Float32, Int, Int32
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
@@ -19,7 +19,7 @@ from stages.al.heads.base import HEADS
 from stages.al.heads.closed_form import ClosedFormSoftmax, softmax
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
 from stages.al.logits import BLOCK, TrackedLogits
-from stages.al.neighbours import ball_graph, nearest_neighbours
+from stages.al.neighbours import BallGraph, ball_graph, nearest_neighbours, nearest_of_another
 from stages.al.readings import Reading, read
 
 T = TypeVar("T")
@@ -29,6 +29,9 @@ FEW_CLUSTERS = 50
 FEW_CANDIDATES = 8
 """Where the pool has so many times the candidates, they are measured alone."""
 MINI_BATCH = 5000
+
+MOST_PAIRS = 2**27
+"""Pairs of a ball graph that are kept, half a GiB of them."""
 
 MOST_TRACKED = 2**28
 """Logits of a pool that are kept from round to round, a GiB of them."""
@@ -71,6 +74,11 @@ class Pool:
     def features(self) -> Float[np.ndarray, "pool dim"]:
         return self.views[0]
 
+    @property
+    def unit_features(self) -> Float32[np.ndarray, "pool dim"]:
+        """The L2-normalised features, in a file that all runs share; features of zeros stay so."""
+        return self.derived.get("unit-features", {}, lambda: normalize(self.features.astype(np.float32)))
+
     def neighbours(self, k: int) -> tuple[Int32[np.ndarray, "pool k"], Float32[np.ndarray, "pool k"]]:
         """The k nearest other images and squared distances, L2-normalised features. See `nearest_neighbours`."""
 
@@ -81,15 +89,23 @@ class Pool:
         found = self.derived.get_all("neighbours", {"k": k}, compute)
         return found["neighbours"], found["neighbour-distances"]
 
-    def ball_graph(self, radius: float) -> tuple[Int64[np.ndarray, "starts"], Int32[np.ndarray, "pairs"]]:
-        """All pairs within a radius of each other, L2-normalised features: indptr and indices. See `ball_graph`."""
+    def ball_graph(self, radius: float) -> BallGraph:
+        """Who is within a radius of whom, L2-normalised features; pairs are kept up to a limit. See `ball_graph`."""
 
         def compute() -> dict[str, np.ndarray]:
-            indptr, indices = ball_graph(self.features, radius)
+            indptr, indices = ball_graph(self.features, radius, MOST_PAIRS)
             return {"ball-indptr": indptr, "ball-indices": indices}
 
-        found = self.derived.get_all("ball-graph", {"radius": float(radius)}, compute)
-        return found["ball-indptr"], found["ball-indices"]
+        found = self.derived.get_all("ball-graph", {"radius": float(radius), "most": MOST_PAIRS}, compute)
+        return BallGraph(self.features, radius, found["ball-indptr"], found["ball-indices"])
+
+    def distance_to_other_cluster(self, k: int) -> Float[np.ndarray, "pool"]:
+        """Distance to the nearest image of another of k clusters, L2-normalised features; inf where there is one."""
+
+        def compute() -> np.ndarray:
+            return np.sqrt(nearest_of_another(self.features, self.clusters(k)))
+
+        return self.derived.get("distance-to-other-cluster", self._clustering(k), compute)
 
     def typicality(self) -> Float[np.ndarray, "pool"]:
         """1 / mean squared distance to the 20 nearest pool images, L2-normalised features (TypiClust, equation 1)."""
@@ -124,8 +140,10 @@ class Pool:
                 model = MiniBatchKMeans(distinct, n_init=1, random_state=k, batch_size=MINI_BATCH)
             return model.fit_predict(unit).astype(np.int32)
 
-        settings = {"k": k, "few": FEW_CLUSTERS, "mini_batch": MINI_BATCH}  # seeded by k
-        return self.derived.get("clusters", settings, compute)
+        return self.derived.get("clusters", self._clustering(k), compute)
+
+    def _clustering(self, k: int) -> dict[str, int]:
+        return {"k": k, "few": FEW_CLUSTERS, "mini_batch": MINI_BATCH}  # seeded by k
 
 
 class Follower(ABC):
@@ -293,6 +311,11 @@ class PoolView:
         """A cluster number for every pool image."""
         self._require(Needs.CLUSTERS)
         return self.pool.clusters(k)
+
+    def distance_to_other_cluster(self, k: int) -> Float[np.ndarray, "pool"]:
+        """Of every pool image, the distance to the nearest one in another of k clusters, L2-normalised features."""
+        self._require(Needs.CLUSTERS)
+        return self.pool.distance_to_other_cluster(k)
 
     @property
     def oracle(self) -> Int[np.ndarray, "candidates"]:

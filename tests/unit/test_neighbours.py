@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from stages.al import neighbours
-from stages.al.neighbours import ball_graph, nearest_neighbours
+from stages.al.neighbours import BallGraph, ball_graph, nearest_neighbours, nearest_of_another
 from stages.al.pool import Pool
 from tests.conftest import blobs
 
@@ -129,16 +129,34 @@ def test_one_image_and_what_is_impossible() -> None:
 
 def test_the_pool_keeps_them(tiny_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     nearest, ball = tiny_pool.neighbours(5), tiny_pool.ball_graph(0.4)
-    for found, expected in zip(
-        (*nearest, *ball),
-        (*nearest_neighbours(tiny_pool.features, 5), *ball_graph(tiny_pool.features, 0.4)),
-        strict=True,
-    ):
+    for found, expected in zip(nearest, nearest_neighbours(tiny_pool.features, 5), strict=True):
         assert isinstance(found.base, np.memmap)
         np.testing.assert_array_equal(found, expected)
+    indptr, indices = ball_graph(tiny_pool.features, 0.4)
+    np.testing.assert_array_equal(ball.degree, np.diff(indptr))
+    np.testing.assert_array_equal(np.concatenate([*ball.neighbours(np.arange(120))]), indices)
     monkeypatch.setattr(neighbours, "_scores", None)
     assert tiny_pool.neighbours(5)[0].tolist() == nearest[0].tolist()
-    assert tiny_pool.ball_graph(0.4)[1].tolist() == ball[1].tolist()
+    assert tiny_pool.ball_graph(0.4).degree.tolist() == ball.degree.tolist()
+
+
+@pytest.mark.parametrize("most", [0, 100, np.inf])
+def test_pairs_that_are_not_kept_are_found_again(features: np.ndarray, most: float) -> None:
+    indptr, indices = ball_graph(features, 0.5)
+    graph = BallGraph(features, 0.5, *ball_graph(features, 0.5, most))
+    rows = np.arange(len(features))[::3][::-1]
+    expected = [indices[indptr[row] : indptr[row + 1]] for row in rows]
+    assert graph.degree.tolist() == np.diff(indptr).tolist()
+    np.testing.assert_array_equal(np.concatenate([*graph.neighbours(rows)]), np.concatenate(expected))
+    assert [*graph.neighbours(rows[:0])] == []
+
+
+@pytest.mark.parametrize("n_groups", [1, 2, 7])
+def test_the_nearest_of_another_group(features: np.ndarray, n_groups: int, rng: np.random.Generator) -> None:
+    groups = rng.integers(0, n_groups, len(features))
+    squared = all_distances(features)
+    squared[groups[:, None] == groups] = np.inf
+    np.testing.assert_allclose(nearest_of_another(features, groups), squared.min(axis=1), rtol=1e-12)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])

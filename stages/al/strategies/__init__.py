@@ -9,6 +9,7 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     cluster_margin,
     coreset,
     dbal,
+    dcom,
     diff2aug_kmeans,
     dropquery,
     entropy,
@@ -17,9 +18,11 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     galaxy,
     least_confidence,
     margin,
+    maxherding,
     mc_entropy,
     mc_margin,
     model_change,
+    probcover,
     random,
     ssal_consistency,
     subset_uncertainty,
@@ -27,6 +30,7 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     svm_min_margin,
     true_loss,
     typiclust,
+    uherding,
     variance_reduction,
 )
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy, Strategy, UncertaintyStrategy
