@@ -4,14 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, Int64
-from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
+from stages.al.clustering import SETTINGS, Summary, k_means, means, summarise
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
 from stages.al.logits import BLOCK, TrackedLogits
 from stages.al.neighbours import ball_graph, nearest_neighbours
@@ -20,10 +21,8 @@ from stages.al.readings import Reading, read
 T = TypeVar("T")
 F = TypeVar("F", bound="Follower")
 TYPICALITY_NEIGHBOURS = 20
-FEW_CLUSTERS = 50
 FEW_CANDIDATES = 8
 """Where the pool has so many times the candidates, they are measured alone."""
-MINI_BATCH = 5000
 
 MOST_TRACKED = 2**28
 """Logits of a pool that are kept from round to round, a GiB of them."""
@@ -66,6 +65,11 @@ class Pool:
     def features(self) -> Float[np.ndarray, "pool dim"]:
         return self.views[0]
 
+    @cached_property
+    def unit(self) -> Float32[np.ndarray, "pool dim"]:
+        """The features, L2-normalised."""
+        return normalize(np.asarray(self.features, dtype=np.float32))
+
     def neighbours(self, k: int) -> tuple[Int32[np.ndarray, "pool k"], Float32[np.ndarray, "pool k"]]:
         """The k nearest other images and squared distances, L2-normalised features. See `nearest_neighbours`."""
 
@@ -94,19 +98,19 @@ class Pool:
         return typicality_of(squared.mean(axis=1))
 
     def clusters(self, k: int) -> Int[np.ndarray, "pool"]:
-        """k-means clusters of the L2-normalised features; mini-batches above 50 clusters, as TypiClust's authors."""
+        """k-means clusters of the L2-normalised features, none of them empty. See `k_means`."""
+        return self.derived.get("clusters", {"k": k, **SETTINGS}, lambda: k_means(self.unit, k, self._summary))
 
-        def compute() -> np.ndarray:
-            unit = normalize(self.features)
-            distinct = min(k, len(np.unique(unit, axis=0)))
-            if distinct <= FEW_CLUSTERS:
-                model = KMeans(distinct, n_init=1, random_state=k)
-            else:
-                model = MiniBatchKMeans(distinct, n_init=1, random_state=k, batch_size=MINI_BATCH)
-            return model.fit_predict(unit).astype(np.int32)
+    def centres(self, k: int) -> Float[np.ndarray, "clusters dim"]:
+        """The mean of each of the k clusters' L2-normalised features."""
+        return self.derived.get("centres", {"k": k, **SETTINGS}, lambda: means(self.unit, self.clusters(k)))
 
-        settings = {"k": k, "few": FEW_CLUSTERS, "mini_batch": MINI_BATCH}  # seeded by k
-        return self.derived.get("clusters", settings, compute)
+    def _summary(self, size: int) -> Summary:
+        def compute() -> dict[str, np.ndarray]:
+            return {f"summary-{name}": array for name, array in summarise(self.unit, size)._asdict().items()}
+
+        found = self.derived.get_all("summary", {"size": size, **SETTINGS}, compute)
+        return Summary(found["summary-centres"], found["summary-sizes"])
 
 
 class Follower(ABC):
@@ -174,6 +178,11 @@ class PoolView:
         return self.pool.features
 
     @property
+    def unit(self) -> Float32[np.ndarray, "pool dim"]:
+        """The pool's features, L2-normalised."""
+        return self.pool.unit
+
+    @property
     def head(self) -> Any:
         self._require(Needs.HEAD)
         return self._head()
@@ -235,6 +244,11 @@ class PoolView:
         """A cluster number for every pool image."""
         self._require(Needs.CLUSTERS)
         return self.pool.clusters(k)
+
+    def centres(self, k: int) -> Float[np.ndarray, "clusters dim"]:
+        """The mean of each of these clusters' L2-normalised features."""
+        self._require(Needs.CLUSTERS)
+        return self.pool.centres(k)
 
     @property
     def oracle(self) -> Int[np.ndarray, "candidates"]:

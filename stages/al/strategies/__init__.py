@@ -7,7 +7,9 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     least_confidence,
     margin,
     random,
+    supclust,
     surrogate,
+    tcm,
     typiclust,
 )
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy, Strategy, UncertaintyStrategy
