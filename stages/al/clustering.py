@@ -2,17 +2,17 @@
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
+import numba
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
-from scipy.sparse import csr_array
 from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 
 FEW_CLUSTERS = 50
 """Up to so many, clusters are fitted to every image."""
-MINI_BATCH, PASSES, LLOYD = 5000, 2, 10
+MINI_BATCH, PASSES, LLOYD = 5000, 2, 5
 LEAST_SUMMARY = 64
 SETTINGS = {"few": FEW_CLUSTERS, "mini_batch": MINI_BATCH, "passes": PASSES, "lloyd": LLOYD, "least": LEAST_SUMMARY}
 """All that decides a clustering but the images and the number of clusters."""
@@ -69,7 +69,14 @@ def means(
     unit: Float32[np.ndarray, "pool dim"], clusters: Int[np.ndarray, "pool"]
 ) -> Float[np.ndarray, "clusters dim"]:
     """The mean of every cluster's images."""
-    n = len(unit)
-    sizes = np.bincount(clusters)
-    membership = csr_array((1 / sizes[clusters], (clusters, np.arange(n))), shape=(len(sizes), n))
-    return membership @ unit
+    sums = np.zeros((clusters.max() + 1, unit.shape[1]))
+    _add_up(unit, clusters, sums)
+    return sums / np.bincount(clusters)[:, None]
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _add_up(unit, clusters, sums):
+    for i in range(len(unit)):
+        for c in range(unit.shape[1]):
+            sums[clusters[i], c] += unit[i, c]

@@ -101,10 +101,6 @@ class Pool:
         """k-means clusters of the L2-normalised features, none of them empty. See `k_means`."""
         return self.derived.get("clusters", {"k": k, **SETTINGS}, lambda: k_means(self.unit, k, self._summary))
 
-    def centres(self, k: int) -> Float[np.ndarray, "clusters dim"]:
-        """The mean of each of the k clusters' L2-normalised features."""
-        return self.derived.get("centres", {"k": k, **SETTINGS}, lambda: means(self.unit, self.clusters(k)))
-
     def _summary(self, size: int) -> Summary:
         def compute() -> dict[str, np.ndarray]:
             return {f"summary-{name}": array for name, array in summarise(self.unit, size)._asdict().items()}
@@ -243,12 +239,11 @@ class PoolView:
     def clusters(self, k: int) -> Int[np.ndarray, "pool"]:
         """A cluster number for every pool image."""
         self._require(Needs.CLUSTERS)
-        return self.pool.clusters(k)
+        return self._once(f"clusters {k}", lambda: self.pool.clusters(k))
 
     def centres(self, k: int) -> Float[np.ndarray, "clusters dim"]:
         """The mean of each of these clusters' L2-normalised features."""
-        self._require(Needs.CLUSTERS)
-        return self.pool.centres(k)
+        return self._once(f"centres {k}", lambda: means(self.unit, self.clusters(k)))
 
     @property
     def oracle(self) -> Int[np.ndarray, "candidates"]:
