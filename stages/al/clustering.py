@@ -10,11 +10,14 @@ from jaxtyping import Float, Float32, Int, Int32
 from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 
-FEW_CLUSTERS = 50
-"""Up to so many, clusters are fitted to every image."""
+FEW_CLUSTERS, LITTLE_WORK = 50, 2**21
+"""Up to so many clusters, or images times clusters, they are fitted to every image."""
 MINI_BATCH, PASSES, LLOYD = 5000, 2, 5
 LEAST_SUMMARY = 64
-SETTINGS = {"few": FEW_CLUSTERS, "mini_batch": MINI_BATCH, "passes": PASSES, "lloyd": LLOYD, "least": LEAST_SUMMARY}
+SETTINGS = {
+    **{"few": FEW_CLUSTERS, "little": LITTLE_WORK, "mini_batch": MINI_BATCH, "passes": PASSES},
+    **{"lloyd": LLOYD, "least": LEAST_SUMMARY},
+}
 """All that decides a clustering but the images and the number of clusters."""
 
 
@@ -30,9 +33,9 @@ def k_means(
 ) -> Int32[np.ndarray, "pool"]:
     """A cluster number for every image, from 0 on, none of them empty; fewer than k where few images differ.
 
-    Pools of at most 128 images, or twice the clusters rounded up to a power of two: scikit-learn's k-means, seeded by
-    k. Larger ones: k-means of the pool's summary; every image then goes to the nearest of its centres, or, where the
-    clusters are few, they are where k-means of all images begins.
+    Up to 128 images, or twice k rounded up to a power of two: scikit-learn's k-means, seeded by k. Of more, k-means of
+    the pool's summary; every image then goes to the nearest of its centres, or, where clusters or images are few, these are
+    where k-means of all images begins.
 
     summary : of a number of points; `summarise`, computed once
     """
@@ -45,10 +48,11 @@ def k_means(
             points, weights = summary(size)
             start = points[:k]
             model = KMeans(len(start), init=start, n_init=1).fit(points, sample_weight=weights)
-            if len(start) > FEW_CLUSTERS:
-                labels = model.predict(unit)
+            if k <= FEW_CLUSTERS or len(unit) * k <= LITTLE_WORK:
+                model = KMeans(len(start), init=model.cluster_centers_, n_init=1, max_iter=LLOYD)
+                labels = model.fit_predict(unit)
             else:
-                labels = KMeans(len(start), init=model.cluster_centers_, n_init=1, max_iter=LLOYD).fit_predict(unit)
+                labels = model.predict(unit)
     used = np.bincount(labels, minlength=k) > 0
     return (np.cumsum(used, dtype=np.int32) - 1)[labels]
 
