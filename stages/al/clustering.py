@@ -34,8 +34,8 @@ def k_means(
     """A cluster number for every image, from 0 on, none of them empty; fewer than k where few images differ.
 
     Up to 128 images, or twice k rounded up to a power of two: scikit-learn's k-means, seeded by k. Of more, k-means of
-    the pool's summary; every image then goes to the nearest of its centres, or, where clusters or images are few, these are
-    where k-means of all images begins.
+    the pool's summary; every image then goes to the nearest of its centres, or, where clusters or images are few, a few
+    rounds of k-means of all images begin there.
 
     summary : of a number of points; `summarise`, computed once
     """
