@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from cache.errors import InputError, UnknownNameError
 from stages.al.centres import k_center_greedy, k_means_plus_plus
+from stages.al.clustering import SETTINGS
 from stages.al.pool import Pool, PoolView
 from stages.al.protocol import Protocol
 from stages.al.strategies.base import STRATEGIES, Strategy
@@ -61,7 +62,8 @@ def typical(pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, 
 
     Hacohen et al. 2022, algorithm 1. It draws nothing, so it is the same for every seed, and is computed once per pool.
     """
-    return np.array(pool.derived.get("initial-typical", {"size": size}, lambda: _query(TypiClust(), pool, size, rng)))
+    settings = {"size": size, **SETTINGS}
+    return np.array(pool.derived.get("initial-typical", settings, lambda: _query(TypiClust(), pool, size, rng)))
 
 
 def _query(strategy: Strategy, pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, "initial"]:

@@ -4,16 +4,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
-from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
 from cache.derived import DerivedStore
 from cache.errors import InputError
 from stages.al.centres import lower_distances
+from stages.al.clustering import SETTINGS, Summary, k_means, means, summarise
 from stages.al.committee import Opinions, members_opinions, opinions_of, views_opinions
 from stages.al.heads.base import HEADS
 from stages.al.heads.closed_form import ClosedFormSoftmax, softmax
@@ -25,10 +26,8 @@ from stages.al.readings import Reading, read
 T = TypeVar("T")
 F = TypeVar("F", bound="Follower")
 TYPICALITY_NEIGHBOURS = 20
-FEW_CLUSTERS = 50
 FEW_CANDIDATES = 8
 """Where the pool has so many times the candidates, they are measured alone."""
-MINI_BATCH = 5000
 
 MOST_PAIRS = 2**27
 """Pairs of a ball graph that are kept, half a GiB of them."""
@@ -74,10 +73,10 @@ class Pool:
     def features(self) -> Float[np.ndarray, "pool dim"]:
         return self.views[0]
 
-    @property
-    def unit_features(self) -> Float32[np.ndarray, "pool dim"]:
+    @cached_property
+    def unit(self) -> Float32[np.ndarray, "pool dim"]:
         """The L2-normalised features, in a file that all runs share; features of zeros stay so."""
-        return self.derived.get("unit-features", {}, lambda: normalize(self.features.astype(np.float32)))
+        return self.derived.get("unit", {}, lambda: normalize(self.features.astype(np.float32)))
 
     def neighbours(self, k: int) -> tuple[Int32[np.ndarray, "pool k"], Float32[np.ndarray, "pool k"]]:
         """The k nearest other images and squared distances, L2-normalised features. See `nearest_neighbours`."""
@@ -105,7 +104,7 @@ class Pool:
         def compute() -> np.ndarray:
             return np.sqrt(nearest_of_another(self.features, self.clusters(k)))
 
-        return self.derived.get("distance-to-other-cluster", self._clustering(k), compute)
+        return self.derived.get("distance-to-other-cluster", {"k": k, **SETTINGS}, compute)
 
     def typicality(self) -> Float[np.ndarray, "pool"]:
         """1 / mean squared distance to the 20 nearest pool images, L2-normalised features (TypiClust, equation 1)."""
@@ -129,21 +128,15 @@ class Pool:
         return self.derived.get("second-moment", {}, compute)
 
     def clusters(self, k: int) -> Int[np.ndarray, "pool"]:
-        """k-means clusters of the L2-normalised features; mini-batches above 50 clusters, as TypiClust's authors."""
+        """k-means clusters of the L2-normalised features, none of them empty. See `k_means`."""
+        return self.derived.get("clusters", {"k": k, **SETTINGS}, lambda: k_means(self.unit, k, self._summary))
 
-        def compute() -> np.ndarray:
-            unit = normalize(self.features)
-            distinct = min(k, len(np.unique(unit, axis=0)))
-            if distinct <= FEW_CLUSTERS:
-                model = KMeans(distinct, n_init=1, random_state=k)
-            else:
-                model = MiniBatchKMeans(distinct, n_init=1, random_state=k, batch_size=MINI_BATCH)
-            return model.fit_predict(unit).astype(np.int32)
+    def _summary(self, size: int) -> Summary:
+        def compute() -> dict[str, np.ndarray]:
+            return {f"summary-{name}": array for name, array in summarise(self.unit, size)._asdict().items()}
 
-        return self.derived.get("clusters", self._clustering(k), compute)
-
-    def _clustering(self, k: int) -> dict[str, int]:
-        return {"k": k, "few": FEW_CLUSTERS, "mini_batch": MINI_BATCH}  # seeded by k
+        found = self.derived.get_all("summary", {"size": size, **SETTINGS}, compute)
+        return Summary(found["summary-centres"], found["summary-sizes"])
 
 
 class Follower(ABC):
@@ -207,6 +200,11 @@ class PoolView:
     @property
     def pool_features(self) -> Float[np.ndarray, "pool dim"]:
         return self.pool.features
+
+    @property
+    def unit(self) -> Float32[np.ndarray, "pool dim"]:
+        """The pool's features, L2-normalised."""
+        return self.pool.unit
 
     @property
     def head(self) -> Any:
@@ -310,7 +308,11 @@ class PoolView:
     def clusters(self, k: int) -> Int[np.ndarray, "pool"]:
         """A cluster number for every pool image."""
         self._require(Needs.CLUSTERS)
-        return self.pool.clusters(k)
+        return self._once(f"clusters {k}", lambda: self.pool.clusters(k))
+
+    def centres(self, k: int) -> Float[np.ndarray, "clusters dim"]:
+        """The mean of each of these clusters' L2-normalised features."""
+        return self._once(f"centres {k}", lambda: means(self.unit, self.clusters(k)))
 
     def distance_to_other_cluster(self, k: int) -> Float[np.ndarray, "pool"]:
         """Of every pool image, the distance to the nearest one in another of k clusters, L2-normalised features."""

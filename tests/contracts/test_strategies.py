@@ -28,6 +28,8 @@ XFAIL: dict[tuple[str, str], str] = {
     ("probcover", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions, ties are common",
     ("surrogate", "test_permuting_the_pool_permutes_the_query"): "an image's pool index decides which model scores it",
     ("true_loss", "test_hidden_labels_do_not_matter"): "an oracle ablation: it sees them",
+    ("supclust", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
+    ("tcm", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
     ("typiclust", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
     ("diff2aug_kmeans", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
     ("dropquery", "test_permuting_the_pool_permutes_the_query"): "every image has masks of its own, drawn in order",

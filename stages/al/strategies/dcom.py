@@ -49,7 +49,7 @@ class Balls(Follower):
     """
 
     def __init__(self, pool: Pool, resolution: float, n_rings: int, images: int) -> None:
-        self._unit, self._resolution, self._n_rings = pool.unit_features, resolution, n_rings
+        self._unit, self._resolution, self._n_rings = pool.unit, resolution, n_rings
         self._sample = np.random.default_rng(0).permutation(len(pool))[:images]
         self._norms = np.einsum("nd,nd->n", self._unit, self._unit)
         self._sampled = np.zeros(len(pool), dtype=bool)

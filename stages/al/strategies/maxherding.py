@@ -48,6 +48,6 @@ class MaxHerding(Strategy):
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)
         kept = view.following(
-            ("gains", self.sigma, self.images), lambda: KeptGains(view.pool.unit_features, self.images, self.sigma)
+            ("gains", self.sigma, self.images), lambda: KeptGains(view.pool.unit, self.images, self.sigma)
         )
         return greedy(kept.gains.copy(), view.candidates, batch_size, rng)

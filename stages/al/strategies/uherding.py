@@ -41,7 +41,7 @@ class UHerding(Strategy):
 
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)
-        lists = view.following(("nearer", self.images), lambda: NearerThanLabeled(view.pool.unit_features, self.images))
+        lists = view.following(("nearer", self.images), lambda: NearerThanLabeled(view.pool.unit, self.images))
         closest = np.sqrt(lists.closest_pair) if np.isfinite(lists.closest_pair) else 1.0
         sigma = closest if isinstance(self.sigma, str) else self.sigma
         return greedy(Gains(lists, uncertainty(view), sigma), view.candidates, batch_size, rng)
