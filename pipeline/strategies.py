@@ -37,7 +37,7 @@ def list_strategies() -> list[str]:
         *lines,
         "",
         "budgets: those that the paper recommends it for; cost: of one query, in n candidates, N pool images,",
-        "d dimensions, C classes, b images queried, L labeled.",
+        "d dimensions, C classes, b images queried, L labeled; batches: made for several labels a round.",
         "Those that need no labels may choose the initial set too: `make al INITIAL_SET=NAME`.",
         "`make strategies STRATEGY=NAME` shows one in full.",
     ]
@@ -66,7 +66,7 @@ def needs_of(kind: type[Strategy]) -> str:
     """What a strategy asks for, in words."""
     asked = [] if kind.cold_start else ["labels"]
     asked += [WORDS.get(need, need.value) for need in Needs if need in kind.requires]
-    return ", ".join([*asked, *["several labels a round"] * kind.batches]) or "nothing"
+    return ", ".join([*asked, *["batches"] * kind.batches]) or "nothing"
 
 
 def settings_of(kind: type[Strategy]) -> list[str]:
