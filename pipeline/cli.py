@@ -8,13 +8,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
 from cache.errors import AlcoveError, InputError
 from cache.location import Location, location, reaching
-from pipeline.config import AlConfig, CacheConfig, DemoConfig, HeadsConfig, RunsConfig, SurrogateConfig
+from pipeline.config import AlConfig, CacheConfig, DemoConfig, HeadsConfig, QueriesConfig, RunsConfig, SurrogateConfig
 from pipeline.report import ReportConfig
 from stages.embed.config import EmbedConfig, PretrainConfig
 
@@ -25,6 +25,7 @@ Command = (
     | Annotated[SurrogateConfig, tyro.conf.subcommand("surrogate")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[HeadsConfig, tyro.conf.subcommand("heads")]
+    | Annotated[QueriesConfig, tyro.conf.subcommand("queries")]
     | Annotated[CacheConfig, tyro.conf.subcommand("cache")]
     | Annotated[RunsConfig, tyro.conf.subcommand("runs")]
     | Annotated[DemoConfig, tyro.conf.subcommand("demo")]
@@ -38,7 +39,7 @@ _registry = tyro.constructors.ConstructorRegistry()
 
 @_registry.primitive_rule
 def _comma_separated(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    if info.type != tuple[str, ...]:
+    if get_args(info.type) != (str, ...):  # tuple[str, ...], or typing's Tuple, which tyro makes of it
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
@@ -124,6 +125,8 @@ def _run(config: Command) -> int:
             return commands.report(config)
         case HeadsConfig():
             return commands.heads(config)
+        case QueriesConfig():
+            return commands.queries(config)
         case CacheConfig():
             return commands.cache(config)
         case RunsConfig():
