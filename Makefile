@@ -41,7 +41,7 @@ FEATURES = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool
 TASK  = $(FEATURES) --pca $(PCA) --engine '$(ENGINE)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain embed al surrogate report heads strategies cache runs test bench-embed bench-al bench-strategies lint clean
+.PHONY: help install demo pretrain embed al surrogate report heads queries strategies cache runs test bench-embed bench-al bench-strategies lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
@@ -65,14 +65,14 @@ help:  ## explain every target and variable
 	@echo '             WEIGHTS file.safetensors, .pth, .tar, .bin or random [the backbone'"'"'s own]'
 	@echo '             DEVICE auto (all GPUs), cpu, cuda:1, cuda:0,cuda:2 [auto]'
 	@echo '             SHARD i/n: the i-th of n workers that share the work on one cache, at once or not [1/1]'
-	@echo '  al, surrogate, heads'
+	@echo '  al, surrogate, heads, queries'
 	@echo '             KEY beginning of a cache key, where several match'
 	@echo '             POOL whole, longtail:FACTOR, redundant:COPIES:IMAGES, subset:IMAGES or subset:10% [whole]'
 	@echo '             HEAD ridge, solve, inv, pinv, truncated_pinv, linear, mlp, svm [ridge; heads: eight]; settings after colons,'
 	@echo '             such as ridge:penalty=gcv:intercept=true:temperature=fitted or linear:recipe=supclust:start=warm'
 	@echo '             VALIDATION training images kept for validation [a fifth, at most 1000]'
 	@echo '             WORKERS processes, 0 for one per core [0]'
-	@echo '             SEEDS a number or a range such as 5-9 [al: 10; surrogate: those it was not trained on; heads: 5]'
+	@echo '             SEEDS a number or a range such as 5-9 [al: 10; surrogate: those it was not trained on; heads: 5; queries: the one seed 0]'
 	@echo '  al, surrogate'
 	@echo '             PCA dimensions kept, 0 for all [50]'
 	@echo '             ENGINE processes, dask, or dask:tcp://HOST:8786, whose machines need the data root at the same path [processes]'
@@ -87,6 +87,9 @@ help:  ## explain every target and variable
 	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
 	@echo '  heads      SIZES numbers of random labels, comma-separated [10 to eight times the features'"'"' dimension]'
 	@echo '             HEAD also listing: the thesis'"'"'s own lines, nothing checked'
+	@echo '  queries    STRATEGY [typiclust,supclust]    BATCH [10]    BUDGET [100]    PCA, INITIAL and CANDIDATES as for al'
+	@echo '             INITIAL_SET as for al, or own: each strategy chooses the first labels too [own]'
+	@echo '             ARGS="--layout pca" for principal components instead of t-SNE'
 	@echo '  strategies STRATEGY the one to show in full [all, briefly]'
 	@echo '  cache      ACTION ls, verify or rm [ls]    KEY beginning of a cache key [all]'
 	@echo '  runs       ACTION ls or show [ls]    KEY part of a run'"'"'s id, which show needs [all]'
@@ -121,6 +124,9 @@ report: install  ## curves, table and one HTML page of the runs
 
 heads: install  ## heads compared on random labels, without active learning: the thesis's figures 5.2 to 5.4
 	$(RUN) heads $(FEATURES) $(if $(filter-out file default,$(origin HEAD)),--head '$(HEAD)') $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') --sizes '$(SIZES)' $(ARGS)
+
+queries: install  ## what strategies query on a map of the pool, typicality against SUP: SUPClust's figures 3 and 4
+	$(RUN) queries $(FEATURES) --pca $(PCA) --head '$(HEAD)' --initial-size '$(INITIAL)' --candidates $(CANDIDATES) $(if $(filter-out file default,$(origin STRATEGY)),--strategy '$(STRATEGY)') $(if $(filter-out file default,$(origin SEEDS)),--seed '$(SEEDS)') $(if $(filter-out file default,$(origin INITIAL_SET)),--initial '$(INITIAL_SET)') $(if $(filter-out file default,$(origin BATCH)),--batch-size $(BATCH)) $(if $(filter-out file default,$(origin BUDGET)),--budget '$(BUDGET)') $(ARGS)
 
 strategies: install  ## list the query strategies, or show one in full (STRATEGY=)
 	$(RUN) strategies $(if $(filter-out file default,$(origin STRATEGY)),'$(STRATEGY)') $(ARGS)

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
@@ -20,6 +20,7 @@ from pipeline.config import (
     CacheConfig,
     DemoConfig,
     HeadsConfig,
+    QueriesConfig,
     RunsConfig,
     StrategiesConfig,
     SurrogateConfig,
@@ -34,6 +35,7 @@ Command = (
     | Annotated[SurrogateConfig, tyro.conf.subcommand("surrogate")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[HeadsConfig, tyro.conf.subcommand("heads")]
+    | Annotated[QueriesConfig, tyro.conf.subcommand("queries")]
     | Annotated[CacheConfig, tyro.conf.subcommand("cache")]
     | Annotated[RunsConfig, tyro.conf.subcommand("runs")]
     | Annotated[StrategiesConfig, tyro.conf.subcommand("strategies")]
@@ -48,7 +50,7 @@ _registry = tyro.constructors.ConstructorRegistry()
 
 @_registry.primitive_rule
 def _comma_separated(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    if info.type != tuple[str, ...]:
+    if get_args(info.type) != (str, ...):  # tuple[str, ...], or typing's Tuple, which tyro makes of it
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
@@ -134,6 +136,8 @@ def _run(config: Command) -> int:
             return commands.report(config)
         case HeadsConfig():
             return commands.heads(config)
+        case QueriesConfig():
+            return commands.queries(config)
         case CacheConfig():
             return commands.cache(config)
         case RunsConfig():

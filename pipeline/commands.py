@@ -22,6 +22,7 @@ from pipeline.config import (
     DemoConfig,
     FeaturesConfig,
     HeadsConfig,
+    QueriesConfig,
     RunsConfig,
     StrategiesConfig,
     SurrogateConfig,
@@ -169,6 +170,23 @@ def heads(config: HeadsConfig) -> int:
         print(path)
     print("\n".join(accuracy_lines(comparison)))
     print(f"{len(comparison.table)} fits in {time.perf_counter() - started:.0f} s")
+    return 0
+
+
+def queries(config: QueriesConfig) -> int:
+    """SUPClust's figures 3 and 4 of some strategies on cached features."""
+    from pipeline.queries import check_queries, find_queries
+    from pipeline.query_figures import write_figures
+
+    started = time.perf_counter()
+    check_queries(config)
+    out = local_folder(config.data_root) / "reports"
+    task = _prepare(config, config.pca)
+    require_writable(out)
+    found = find_queries(task, config)
+    for path in write_figures(found, out):
+        print(path)
+    print(f"{len(found.queried)} strategies in {time.perf_counter() - started:.0f} s")
     return 0
 
 

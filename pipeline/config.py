@@ -84,6 +84,26 @@ class HeadsConfig(FeaturesConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueriesConfig(FeaturesConfig):
+    """Draw what strategies query where it lies in the pool: SUPClust's figures 3 and 4."""
+
+    pca: int = 50
+    """dimensions that PCA keeps, 0 for all"""
+    head: str = "ridge"
+    """the head that strategies may ask"""
+    strategy: tuple[str, ...] = ("typiclust", "supclust")
+    """strategies, comma-separated, a panel for each"""
+    seed: int = 0
+    """of the runs and the layout"""
+    protocol: ProtocolConfig = field(default_factory=lambda: ProtocolConfig(initial="own", batch_size=10, budget="100"))
+    """as for al; initial=own lets each strategy choose the first labels too"""
+    layout: Literal["tsne", "pca"] = "tsne"
+    """t-SNE of a few thousand images, or the first two principal components of all"""
+    temperature: float = 1.0
+    """of SUP in figure 4"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheConfig:
     """List the feature caches, read one again and compare it with its record, or remove it."""
 
