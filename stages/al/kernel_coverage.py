@@ -18,8 +18,8 @@ from stages.al.pool import Follower
 MOST_LISTED = 2**25
 """Pool images listed; where it is not enough for all, those of a random part of the images are."""
 
-BLOCK = 2**23
-"""Scores held at once."""
+BLOCK = 2**24
+"""Scores held at once: a product of many rows is faster."""
 
 UNITS = 2.0**32
 """Parts of an image that gains are counted in."""
