@@ -18,10 +18,10 @@ from stages.al.pool import Follower
 MOST_LISTED = 2**25
 """Pool images listed; where it is not enough for all, those of a random part of the images are."""
 
-BLOCK = 2**23
-"""Scores held at once."""
+BLOCK = 2**24
+"""Scores held at once: a product of many rows is faster."""
 
-UNITS = 2.0**32
+UNITS = 2.0**30
 """Parts of an image that gains are counted in."""
 
 ROUNDING = np.float32(1e-5)
@@ -259,7 +259,8 @@ def _kernel(squared, rate, value):
 @numba.njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
 @no_type_check
 def _add(image, start, size, near, squared, rows, rate, bound, covered, weight, sign, others):
-    value = np.empty(size.max() if len(size) else 0, np.float32)
+    longest = size.max() if len(size) else 0
+    value, parts = np.empty(longest, np.float32), np.empty(longest, np.int32)
     for i in range(len(rows)):
         if weight[i] == 0:
             continue
@@ -267,5 +268,7 @@ def _add(image, start, size, near, squared, rows, rate, bound, covered, weight, 
         row, distance = near[begin : begin + count], squared[begin : begin + count]
         _kernel(distance, rate, value)
         for j in range(count):
-            gain = weight[i] * (value[j] - covered[i])
-            others[row[j]] += sign * np.int64(gain if distance[j] < bound[i] else np.float32(0))
+            part = np.int32(weight[i] * (value[j] - covered[i]))
+            parts[j] = sign * part if distance[j] < bound[i] else np.int32(0)
+        for j in range(count):
+            others[row[j]] += parts[j]

@@ -27,7 +27,7 @@ class UHerding(Strategy):
     """
 
     sigma: float | Literal["adaptive"] = "adaptive"
-    images: int = 10_000
+    images: int = 8_000
     paper = "Bae et al. 2025"
     cost = "N (d + C) + N min(N, images) / L a query; N min(N, images) d once a run"
     requires = frozenset({Needs.PROBA})
