@@ -144,7 +144,7 @@ def _add_legend(figure: Figure, queries: Queries, styles: dict[int, tuple[str, s
 
 
 def _draw_cluster(axes: Axes, cluster: ScoredCluster) -> None:
-    typicality: Float[np.ndarray, m] = cluster.typicality
+    typicality = cluster.typicality
     order = np.argsort(-typicality, kind="stable")[: int(np.ceil(SupClust().typical_share * len(typicality)))]
     best = order[cluster.sup[order].argmax()]
     axes.scatter(typicality, cluster.sup, s=14, c=PALETTE[0], alpha=0.55, linewidths=0)
