@@ -28,9 +28,9 @@ from pipeline.task import Task, load_data, model_folder
 from stages.al.heads import HEADS, build_head
 from stages.al.loop import Cell, RunLog, run_active_learning
 from stages.al.metrics import aubc
-from stages.al.pool import Needs
 from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies import STRATEGIES
+from stages.al.view import Needs
 
 RUN_FORMAT = 2
 """Part of every run's id: raise it when the loop's results change, so that old runs are not taken for new ones."""

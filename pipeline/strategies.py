@@ -5,8 +5,8 @@ import re
 import textwrap
 from dataclasses import MISSING, fields
 
-from stages.al.pool import Needs
 from stages.al.strategies import STRATEGIES, Strategy
+from stages.al.view import Needs
 
 WIDTH = 110
 COLUMNS = ("strategy", "paper", "budgets", "needs")

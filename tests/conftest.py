@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 from cache.derived import DerivedStore  # noqa: E402
 from cache.location import Location, location  # noqa: E402
 from stages.al.heads import HEADS  # noqa: E402
-from stages.al.pool import Pool, PoolView  # noqa: E402
+from stages.al.pool import Pool  # noqa: E402
+from stages.al.view import PoolView  # noqa: E402
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

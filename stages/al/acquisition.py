@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.preprocessing import normalize
 
-from stages.al.pool import Needs, PoolView
 from stages.al.uncertainty import entropy, least_confidence, margin
+from stages.al.view import Needs, PoolView
 
 REQUIRES = frozenset(Needs) - {Needs.CLUSTERS, Needs.HEAD, Needs.MEMBERS, Needs.ORACLE}
 

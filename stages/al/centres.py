@@ -10,7 +10,11 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
+
+FEW_CENTRES = 8
+MOST_SCORES = 2**20
+"""Held at a time."""
 
 FAST = {"contract", "nsz", "reassoc"}
 """Sums in any order, which is what lets the processor take several terms at once."""
@@ -56,17 +60,45 @@ def k_means_plus_plus(
 def squared_norms(rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n"]:
     """Squared Euclidean norm of each row, in double precision."""
     norms = np.full(len(rows), np.inf)
-    lower_distances(rows, np.zeros((1, rows.shape[1])), norms)
+    _lower(rows, np.zeros((1, rows.shape[1]), rows.dtype), norms)
     return norms
 
 
-@numba.njit(cache=True, fastmath=FAST, error_model="numpy")
+def lower_distances(
+    features: Float[np.ndarray, "n dim"], centres: Float[np.ndarray, "m dim"], distance: Float64[np.ndarray, "n"]
+) -> None:
+    """Lower each distance to that of the nearest of some more centres, in place.
+
+    Of many centres a product of matrices, |x|^2 + |c|^2 - 2 x.c, says which could be the nearest: it is off by
+    (dim + 4) u (|x|^2 + |c|^2) at most, u the rounding of the features' precision.
+    """
+    if len(centres) < FEW_CENTRES:
+        _lower(features, centres, distance)
+        return
+    norms, centre_norms = squared_norms(features), squared_norms(centres)
+    error = (features.shape[1] + 4) * np.finfo(features.dtype).eps * (norms + centre_norms.max())
+    step = max(1, MOST_SCORES // len(centres))
+    for start in range(0, len(features), step):
+        block = slice(start, start + step)
+        score = features[block] @ centres.T
+        _lower_close(features[block], centres, score, norms[block], centre_norms, error[block], distance[block])
+
+
+@numba.njit(cache=True, error_model="numpy")
 @no_type_check  # numba compiles the functions themselves, not ones that a test has wrapped
-def lower_distances(features, centres, distance):
-    """Lower each distance to that of the nearest of some more centres (m, dim), in place."""
+def _lower(features, centres, distance):
     for i in range(len(features)):
         for j in range(len(centres)):
             distance[i] = min(distance[i], _difference(features[i], centres[j]))
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def _lower_close(features, centres, score, norms, centre_norms, error, distance):
+    for i in range(len(features)):
+        for j in range(len(centres)):
+            if norms[i] + centre_norms[j] - 2 * score[i, j] - error[i] < distance[i]:
+                distance[i] = min(distance[i], _difference(features[i], centres[j]))
 
 
 @numba.njit(cache=True, fastmath=FAST, error_model="numpy")

@@ -9,10 +9,11 @@ from jaxtyping import Int
 from cache.errors import InputError, UnknownNameError
 from stages.al.centres import k_center_greedy, k_means_plus_plus
 from stages.al.clustering import SETTINGS
-from stages.al.pool import Pool, PoolView
+from stages.al.pool import Pool
 from stages.al.protocol import Protocol
 from stages.al.strategies.base import STRATEGIES, Strategy
 from stages.al.strategies.typiclust import TypiClust
+from stages.al.view import PoolView
 
 InitialSet = Callable[[Pool, int, np.random.Generator], Int[np.ndarray, "initial"]]
 

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
 
-from stages.al.pool import Follower
+from stages.al.view import Follower
 
 MOST_LISTED = 2**25
 """Pool images listed; where it is not enough for all, those of a random part of the images are."""

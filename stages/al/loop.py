@@ -15,9 +15,10 @@ from stages.al.initial import initial_set
 from stages.al.logits import TrackedLogits
 from stages.al.lookahead import lookahead
 from stages.al.metrics import classification_metrics
-from stages.al.pool import Needs, Pool, PoolView
+from stages.al.pool import Pool
 from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies.base import Strategy
+from stages.al.view import Needs, PoolView
 
 INITIAL, CANDIDATES, QUERY, LOG, HEAD = 0, 1, 2, 3, 4
 """Streams of randomness within a seed; the initial set's does not depend on the strategy."""

@@ -30,9 +30,10 @@ from threadpoolctl import threadpool_limits
 from cache.derived import DerivedStore
 from stages.al.heads import build_head
 from stages.al.loop import Cell, Evaluation, run_active_learning
-from stages.al.pool import Pool, PoolView
+from stages.al.pool import Pool
 from stages.al.protocol import Protocol
 from stages.al.strategies import STRATEGIES
+from stages.al.view import PoolView
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH, LABELED, DELTA, GAMMA = 100, 500, 0.9, 1.0

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from stages.al.acquisition import METRICS
-from stages.al.pool import Pool, PoolView
+from stages.al.pool import Pool
 from stages.al.strategies import STRATEGIES, ScoredStrategy, Strategy
+from stages.al.view import PoolView
 from stages.surrogate.config import TrainConfig
 from stages.surrogate.table import INPUTS, Table
 from stages.surrogate.train import save, train

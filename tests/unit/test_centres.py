@@ -5,15 +5,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from scipy.stats import chisquare
 from skactiveml.base import SkactivemlClassifier
 from skactiveml.pool import CoreSet, Falcun
 
-from stages.al.centres import k_center_greedy, k_means_plus_plus, squared_norms
-from stages.al.pool import DistanceToLabeled, Pool, PoolView
+from stages.al.centres import k_center_greedy, k_means_plus_plus, lower_distances, squared_norms
+from stages.al.pool import Pool
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.badge import residuals
 from stages.al.strategies.falcun import closeness, odds
+from stages.al.view import DistanceToLabeled, PoolView
 from tests.conftest import blobs, make_view
 
 
@@ -219,3 +221,20 @@ def test_impossible_settings_are_said() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             STRATEGIES.build(spec)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_centres", [1, 50])
+def test_distances_to_the_nearest_centre_keep_their_digits(
+    dtype: type, n_centres: int, rng: np.random.Generator
+) -> None:
+    features = (1000 + rng.normal(size=(200, 30))).astype(dtype)  # far from 0, where products of matrices lose digits
+    features[:20] = features[20:40] + 1e-3 * rng.normal(size=(20, 30)).astype(dtype)
+    features[60:70] = features[25]
+    centres = features[20 : 20 + n_centres]
+    expected = cdist(features.astype(np.float64), centres.astype(np.float64), "sqeuclidean").min(axis=1)
+    distance = np.full(200, np.inf)
+    distance[100:150] = 40.0
+    expected[100:150] = np.minimum(expected[100:150], 40.0)
+    lower_distances(features, centres, distance)
+    np.testing.assert_allclose(distance, expected, rtol=1e-9, atol=1e-20)

@@ -12,10 +12,11 @@ from sklearn.preprocessing import normalize
 from cache.errors import InputError
 from stages.al import kernel_coverage
 from stages.al import pool as pool_module
-from stages.al.pool import Pool, PoolView
+from stages.al.pool import Pool
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.dcom import Balls, competence, purest_radius
 from stages.al.strategies.probcover import purity_radius
+from stages.al.view import PoolView
 from tests.conftest import blobs, make_view
 
 NOTHING = np.array([], dtype=np.int64)

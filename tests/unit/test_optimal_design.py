@@ -10,12 +10,13 @@ from sklearn.base import clone
 from cache.errors import InputError
 from stages.al.heads import HEADS
 from stages.al.heads.closed_form import softmax
-from stages.al.pool import Pool, PoolView
+from stages.al.pool import Pool
 from stages.al.readings import LEAST, fast_exp, fast_log
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.expected_loss_reduction import expected_loss_reduction
 from stages.al.strategies.model_change import model_change
 from stages.al.strategies.variance_reduction import VarianceReduction
+from stages.al.view import PoolView
 from tests.conftest import blobs, make_view
 
 HEADS_TESTED = ("ridge", "ridge:intercept=yes", "ridge:class_weight=balanced", "solve:temperature=20", "truncated_pinv")

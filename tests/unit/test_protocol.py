@@ -7,11 +7,11 @@ from cache.errors import InputError, UnknownNameError
 from stages.al.heads import build_head
 from stages.al.initial import INITIAL_SETS, initial_set, k_means_plus_plus, require_initial
 from stages.al.loop import Cell, Evaluation, run_active_learning
-from stages.al.pool import Needs
 from stages.al.protocol import Protocol, ProtocolConfig, count_of
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.typiclust import TypiClust
 from stages.al.variants import long_tail_counts, parse_variant, variant_rows
+from stages.al.view import Needs
 from tests.conftest import make_view
 
 SEEDED = sorted(set(INITIAL_SETS) - {"typical"})

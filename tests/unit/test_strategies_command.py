@@ -4,8 +4,8 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.strategies import WORDS, list_strategies
-from stages.al.pool import Needs
 from stages.al.strategies import STRATEGIES
+from stages.al.view import Needs
 
 
 def test_the_list_names_every_strategy_and_fits_a_window(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,11 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.preprocessing import normalize
 
 from cache.errors import InputError
-from stages.al.pool import Pool, PoolView
+from stages.al.pool import Pool
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.supclust import sup
 from stages.al.strategies.typiclust import typicality_within
+from stages.al.view import PoolView
 from tests.conftest import blobs, make_view
 
 MakePool = Callable[..., Pool]

@@ -7,9 +7,9 @@ from sklearn.preprocessing import normalize
 
 from cache.errors import InputError
 from stages.al.logits import BLOCK
-from stages.al.pool import Needs, PoolView
 from stages.al.representatives import k_means_representatives
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
+from stages.al.view import Needs, PoolView
 
 LARGEST_CAP = 1.0
 

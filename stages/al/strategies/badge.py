@@ -5,8 +5,8 @@ from jaxtyping import Float, Int
 
 from stages.al.centres import k_means_plus_plus, squared_norms
 from stages.al.heads.closed_form import softmax
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, refined_top_k, require_enough
+from stages.al.view import Needs, PoolView
 
 
 def residuals(proba: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:

@@ -6,9 +6,9 @@ from jaxtyping import Float, Int
 
 from cache.errors import InputError
 from stages.al.design import BLOCK, ClassDesign, Design, forward_backward
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 from stages.al.uncertainty import doubt
+from stages.al.view import Needs, PoolView
 
 FORMS = ("binary", "multiclass")
 MOST_PARAMETERS, MOST_NUMBERS = 4000, 2**26

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from cache.errors import InputError
-from stages.al.pool import Needs, PoolView
 from stages.al.readings import Reading
+from stages.al.view import Needs, PoolView
 from stages.registry import Registry
 
 STRATEGIES = Registry("strategy")

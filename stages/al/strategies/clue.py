@@ -4,11 +4,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stages.al.logits import BLOCK
-from stages.al.pool import Needs, PoolView
 from stages.al.readings import read
 from stages.al.representatives import k_means_representatives
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 from stages.al.uncertainty import entropy
+from stages.al.view import Needs, PoolView
 
 
 @STRATEGIES.register("clue")

@@ -5,9 +5,9 @@ from jaxtyping import Int
 from sklearn.preprocessing import normalize
 
 from stages.al.linkage import average_linkage
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 from stages.al.strategies.margin import Margin
+from stages.al.view import Needs, PoolView
 
 MOST_LINKED = 8192
 """Pool images up to which every one is a leaf of the tree: their distances take a quarter of a GiB."""

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stages.al.committee import Opinions
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.base import Strategy, refined_top_k, require_enough
+from stages.al.view import Needs, PoolView
 
 
 @dataclass(frozen=True, kw_only=True)

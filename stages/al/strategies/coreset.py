@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Int
 
 from stages.al.centres import k_center_greedy
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough, top_k
+from stages.al.view import Needs, PoolView
 
 
 @STRATEGIES.register("coreset")

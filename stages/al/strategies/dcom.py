@@ -6,11 +6,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
 
 from stages.al.kernel_coverage import squared_distances
-from stages.al.pool import Follower, Needs, Pool, PoolView
+from stages.al.pool import Pool
 from stages.al.readings import Reading
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough, top_k
 from stages.al.strategies.probcover import ProbCover
 from stages.al.uncertainty import closeness
+from stages.al.view import Follower, Needs, PoolView
 
 BLOCK = 2**24
 """Scores held at once: a product of many rows is faster."""

@@ -4,8 +4,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough, require_views, top_k
+from stages.al.view import Needs, PoolView
 
 FIELDS = {"margin": "closeness", "least_confidence": "least_confidence", "entropy": "entropy"}
 

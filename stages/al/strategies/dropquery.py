@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.preprocessing import normalize
 
-from stages.al.pool import Needs, PoolView
 from stages.al.readings import BLOCK
 from stages.al.representatives import k_means_representatives
 from stages.al.strategies.base import STRATEGIES, Strategy, kth_largest, require_enough
+from stages.al.view import Needs, PoolView
 
 ENOUGH = 25
 """Inconsistent candidates per image queried that are looked for."""

@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from scipy.stats import entropy
 
 from stages.al.heads.closed_form import ClosedFormSoftmax, log_targets, softmax
-from stages.al.pool import Needs, PoolView
 from stages.al.readings import BLOCK, LEAST, fast_exp, fast_log
 from stages.al.strategies.base import STRATEGIES, Strategy, drawn, require_enough, top_k
+from stages.al.view import Needs, PoolView
 
 
 def expected_loss_reduction(

@@ -5,9 +5,9 @@ import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.badge import residuals
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
+from stages.al.view import Needs, PoolView
 
 
 def closeness(proba: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n"]:

@@ -4,9 +4,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from stages.al.logits import BLOCK
-from stages.al.pool import Needs, PoolView
 from stages.al.readings import Reading, read
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
+from stages.al.view import Needs, PoolView
 
 
 def confidence(reading: Reading, logits: Float[np.ndarray, "n"], label: int) -> Float[np.ndarray, "n"]:

@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Int
 
 from stages.al.kernel_coverage import Gains, KeptGains
-from stages.al.pool import PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough, top_k
+from stages.al.view import PoolView
 
 
 def greedy(

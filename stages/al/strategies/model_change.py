@@ -5,8 +5,8 @@ from jaxtyping import Float, Int
 
 from stages.al.design import BLOCK, quadratic_forms
 from stages.al.heads.closed_form import ClosedFormSoftmax
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, drawn, require_enough, top_k
+from stages.al.view import Needs, PoolView
 
 OUTSIDE = 1e-6
 """Share of its length by which an image must leave the span of the labeled ones to count as outside."""

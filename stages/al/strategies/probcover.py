@@ -5,8 +5,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stages.al.neighbours import BallGraph
-from stages.al.pool import Follower, Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough, top_k
+from stages.al.view import Follower, Needs, PoolView
 
 DIAMETER = 2.0
 """Of the unit sphere: a ball of that radius holds every image."""

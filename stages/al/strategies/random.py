@@ -3,8 +3,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from stages.al.pool import PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
+from stages.al.view import PoolView
 
 
 @STRATEGIES.register("random")

@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float
 
 from stages.al.acquisition import proba_variation
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy, require_views
+from stages.al.view import Needs, PoolView
 
 
 @STRATEGIES.register("ssal_consistency")

@@ -4,7 +4,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.badge import Badge
 from stages.al.strategies.base import STRATEGIES, Strategy, UncertaintyStrategy, require_enough
 from stages.al.strategies.coreset import Coreset
@@ -12,6 +11,7 @@ from stages.al.strategies.entropy import Entropy
 from stages.al.strategies.least_confidence import LeastConfidence
 from stages.al.strategies.margin import Margin
 from stages.al.strategies.random import Random
+from stages.al.view import Needs, PoolView
 
 SUBSETS: dict[str, Strategy] = {"random": Random(), "coreset": Coreset(), "badge": Badge()}
 MEASURES: dict[str, UncertaintyStrategy] = {

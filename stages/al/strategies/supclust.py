@@ -6,9 +6,9 @@ from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
-from stages.al.pool import PoolView
 from stages.al.strategies.base import STRATEGIES
 from stages.al.strategies.typiclust import TypiClust, typicality_within
+from stages.al.view import PoolView
 
 
 def sup(

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from cache.errors import CacheMismatchError, CacheMissError
 from cache.files import digest_file, digest_files
 from stages.al.acquisition import METRICS, REQUIRES, acquisition_table
-from stages.al.pool import PoolView
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy
+from stages.al.view import PoolView
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

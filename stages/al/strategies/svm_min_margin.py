@@ -6,8 +6,8 @@ from jaxtyping import Float, Int
 from stages.al.heads.svm import SVM
 from stages.al.hinge import solve_hinge
 from stages.al.logits import BLOCK
-from stages.al.pool import Follower, Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy
+from stages.al.view import Follower, Needs, PoolView
 
 
 class OneVersusRest(Follower):

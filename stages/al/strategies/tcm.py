@@ -3,10 +3,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from stages.al.pool import PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy
 from stages.al.strategies.margin import Margin
 from stages.al.strategies.typiclust import TypiClust
+from stages.al.view import PoolView
 
 
 @STRATEGIES.register("tcm")

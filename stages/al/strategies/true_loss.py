@@ -4,9 +4,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stages.al.logits import BLOCK
-from stages.al.pool import Needs, PoolView
 from stages.al.readings import read
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy
+from stages.al.view import Needs, PoolView
 
 
 def cross_entropy(logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:

@@ -5,8 +5,9 @@ import numba
 import numpy as np
 from jaxtyping import Float, Int
 
-from stages.al.pool import Needs, PoolView, typicality_of
+from stages.al.pool import typicality_of
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
+from stages.al.view import Needs, PoolView
 
 BLOCK = 2**19
 """Similarities held at a time: 2 MB, which stay in the processor's cache."""

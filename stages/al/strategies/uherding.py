@@ -5,10 +5,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stages.al.kernel_coverage import Gains, NearerThanLabeled
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 from stages.al.strategies.maxherding import greedy
 from stages.al.uncertainty import closeness
+from stages.al.view import Needs, PoolView
 
 
 @STRATEGIES.register("uherding")

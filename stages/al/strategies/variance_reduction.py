@@ -7,8 +7,8 @@ from scipy.linalg import block_diag
 
 from stages.al.design import Design, greedy
 from stages.al.heads.closed_form import ClosedFormSoftmax
-from stages.al.pool import Needs, PoolView
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
+from stages.al.view import Needs, PoolView
 
 CRITERIA = ("v", "a", "d")
 
