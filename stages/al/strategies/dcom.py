@@ -46,6 +46,9 @@ def predicted(reading: Reading) -> Float[np.ndarray, "n"]:
 class Balls(Follower):
     """The balls of the labeled images, and how many uncovered images lie in each ring around every pool image.
 
+    Unlike other followers it depends on the rounds it has seen: a labeled image's radius comes from the head of the
+    round after its query, as in the paper, and an older head is not there to be asked again.
+
     covered : of the pool; radii : number of the ring that bounds each labeled image's ball, as far as they are known
     """
 
