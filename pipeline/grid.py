@@ -30,7 +30,7 @@ from stages.al.loop import Cell, RunLog, run_active_learning
 from stages.al.metrics import aubc
 from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies import STRATEGIES
-from stages.al.view import Needs
+from stages.al.view import require_head
 
 RUN_FORMAT = 2
 """Part of every run's id: raise it when the loop's results change, so that old runs are not taken for new ones."""
@@ -76,10 +76,11 @@ def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int, en
     for strategy in strategies:
         if strategy != "surrogate":
             STRATEGIES.build(strategy)
-        needs = STRATEGIES.get(strategy.partition(":")[0]).requires  # type: ignore[attr-defined]
         for head in heads:
-            if Needs.MEMBERS in needs and not hasattr(HEADS.parse(head)[0], "affine"):
-                raise InputError(f"strategy {strategy!r} needs a head that is linear in the features, {head!r} is not")
+            try:
+                require_head(HEADS.parse(head)[0], STRATEGIES.get(strategy.partition(":")[0]).requires)  # type: ignore[attr-defined]
+            except InputError as error:
+                raise InputError(f"strategy {strategy!r}: {error}") from error
 
 
 def plan(

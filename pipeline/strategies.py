@@ -11,14 +11,16 @@ from stages.al.view import Needs
 WIDTH = 110
 COLUMNS = ("strategy", "paper", "budgets", "needs")
 WORDS = {
-    Needs.PROBA: "probabilities",
+    Needs.PROBA: "proba",
     Needs.VIEWS: "views",
     Needs.DISTANCE: "distances",
     Needs.CLUSTERS: "clusters",
     Needs.TYPICALITY: "typicality",
     Needs.HEAD: "the head",
     Needs.PROGRESS: "progress",
-    Needs.MEMBERS: "a committee",
+    Needs.LINEAR: "a linear head",
+    Needs.CLOSED_FORM: "a closed-form head",
+    Needs.MEMBERS: "a committee of linear heads",
     Needs.ORACLE: "true labels",
 }
 """What each is called in the list."""
@@ -37,7 +39,7 @@ def list_strategies() -> list[str]:
         *lines,
         "",
         "budgets: those that the paper recommends it for; cost: of one query, in n candidates, N pool images,",
-        "d dimensions, C classes, b images queried, L labeled; batches: made for several labels a round.",
+        "d dimensions, C classes, b images queried, L labeled; proba: class probabilities; batches: several labels a round.",
         "Those that need no labels may choose the initial set too: `make al INITIAL_SET=NAME`.",
         "`make strategies STRATEGY=NAME` shows one in full.",
     ]

@@ -9,7 +9,7 @@ from sklearn.preprocessing import normalize
 from stages.al.uncertainty import entropy, least_confidence, margin
 from stages.al.view import Needs, PoolView
 
-REQUIRES = frozenset(Needs) - {Needs.CLUSTERS, Needs.HEAD, Needs.MEMBERS, Needs.ORACLE}
+REQUIRES = frozenset({Needs.PROBA, Needs.VIEWS, Needs.DISTANCE, Needs.TYPICALITY, Needs.PROGRESS})
 
 
 def cosine_distance(view: PoolView) -> Float[np.ndarray, "candidates"]:

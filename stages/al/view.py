@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -41,8 +41,23 @@ class Needs(StrEnum):
     TYPICALITY = "typicality"
     HEAD = "head"
     PROGRESS = "progress"
+    LINEAR = "linear"
+    CLOSED_FORM = "closed form"
     MEMBERS = "members"
     ORACLE = "oracle"
+
+
+HEAD_MUST = {Needs.LINEAR: "affine", Needs.MEMBERS: "affine", Needs.CLOSED_FORM: "influence"}
+"""What a head must have for a need to be met."""
+
+
+def require_head(head: Any, needs: frozenset[Needs]) -> None:
+    """Raises InputError where a head, or class of heads, does not have what the needs want, and names some that do."""
+    for need, attribute in HEAD_MUST.items():
+        if need in needs and not hasattr(head, attribute):
+            kind = "has no closed form" if need == Needs.CLOSED_FORM else "is not linear in the features"
+            able = ", ".join(name for name in HEADS if hasattr(HEADS.get(name), attribute))
+            raise InputError(f"the head {head.name!r} {kind}, as this strategy needs it: use {able}")
 
 
 class Follower(ABC):
@@ -115,12 +130,12 @@ class PoolView:
     @property
     def closed_form(self) -> ClosedFormSoftmax:
         """The head where it is solved in closed form. Raises InputError where it is not."""
-        self._require(Needs.HEAD)
-        head = self._head()
-        if not isinstance(head, ClosedFormSoftmax):
-            known = ", ".join(name for name in HEADS if issubclass(HEADS.get(name), ClosedFormSoftmax))
-            raise InputError(f"the head {head.name!r} has no closed form, which this strategy needs: use {known}")
-        return head
+        return cast(ClosedFormSoftmax, self._head_with(Needs.CLOSED_FORM))
+
+    @property
+    def affine(self) -> tuple[Float[np.ndarray, "dim classes"], Float[np.ndarray, "classes"]]:
+        """W and b of the head's logits x W + b, temperature included. Raises InputError where it has none."""
+        return self._head_with(Needs.LINEAR).affine()
 
     @property
     def proba(self) -> Float[np.ndarray, "candidates classes"]:
@@ -161,10 +176,10 @@ class PoolView:
         self, kind: Literal["dropout", "bootstrap"], n_members: int, rate: float, rng: np.random.Generator
     ) -> Members:
         """A committee made of the head: `dropout` of features at a rate, or `bootstrap` of the labeled images."""
-        self._require(Needs.MEMBERS)
+        head = self._head_with(Needs.MEMBERS)
         if kind == "dropout":
-            return dropout_members(self._head(), n_members, rate, rng)
-        return bootstrap_members(self._head(), self.pool_features[self.labeled], self.labels, n_members, rng)
+            return dropout_members(head, n_members, rate, rng)
+        return bootstrap_members(head, self.pool_features[self.labeled], self.labels, n_members, rng)
 
     def opinions(self, members: Members) -> Opinions:
         """What the members say of the candidates, in single precision, as fast as can be."""
@@ -258,6 +273,11 @@ class PoolView:
             features = self.pool_features[self.candidates[start : start + BLOCK]]
             proba[start : start + BLOCK] = softmax(self._head().logits(features.astype(np.float32, copy=False)))
         return proba
+
+    def _head_with(self, need: Needs) -> Any:
+        self._require(need)
+        require_head(head := self._head(), frozenset({need}))
+        return head
 
     def _head(self) -> Any:
         if self.fitted_head is None:

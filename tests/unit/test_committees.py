@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from stages.al import pool as pool_module
+from stages.al import view as view_module
 from stages.al.committee import Opinions, members_opinions, opinions_of, views_opinions
 from stages.al.heads import HEADS
 from stages.al.heads.members import Members
@@ -112,7 +112,7 @@ def test_committees_are_asked_block_by_block(tiny_pool: Pool, monkeypatch: pytes
     committee = view.members("dropout", 5, 0.5, np.random.default_rng(0))
     positions = np.array([3, 70, 9, 44])
     whole = view.exact_opinions(committee, positions)
-    monkeypatch.setattr(pool_module, "COMMITTEE_NUMBERS", 30)
+    monkeypatch.setattr(view_module, "COMMITTEE_NUMBERS", 30)
     for one, other in zip(view.exact_opinions(committee, positions), whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 

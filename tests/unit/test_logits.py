@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from stages.al import pool as pool_module
+from stages.al import view as view_module
 from stages.al.heads import HEADS
 from stages.al.logits import TrackedLogits
 from stages.al.loop import Cell, Evaluation, run_active_learning
@@ -72,8 +72,8 @@ def test_candidates_are_measured_alike_with_and_without_tracking(
     tiny_pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracked = make_view(tiny_pool, np.arange(10), tracked=TrackedLogits(tiny_pool.features)).measured(closeness)
-    monkeypatch.setattr(pool_module, "MOST_TRACKED", 3)
-    monkeypatch.setattr(pool_module, "BLOCK", 7)
+    monkeypatch.setattr(view_module, "MOST_TRACKED", 3)
+    monkeypatch.setattr(view_module, "BLOCK", 7)
     blocks = make_view(tiny_pool, np.arange(10), tracked=TrackedLogits(tiny_pool.features)).measured(closeness)
     np.testing.assert_allclose(blocks, tracked, rtol=1e-4)
 

@@ -189,7 +189,7 @@ def test_alfa_mix_of_one_is_nearest_to_the_mean_direction(tiny_pool: Pool) -> No
 
 def test_alfa_mix_needs_linear_logits(tiny_pool: Pool) -> None:
     view = make_view(tiny_pool, np.arange(12), fitted_head=HEADS.build("mlp", n_classes=4))
-    with pytest.raises(InputError, match="'mlp' is not linear in the features: alfa_mix needs one that is"):
+    with pytest.raises(InputError, match="'mlp' is not linear in the features, as this strategy needs it"):
         STRATEGIES.build("alfa_mix").query(view, 1, np.random.default_rng(0))
 
 

@@ -18,7 +18,7 @@ def test_the_list_names_every_strategy_and_fits_a_window(capsys: pytest.CaptureF
 def test_the_list_says_idea_needs_settings_and_cost() -> None:
     lines = list_strategies()
     start = next(i for i, line in enumerate(lines) if line.startswith("cluster_margin "))
-    assert lines[start].split("  ")[-1].strip() == "labels, probabilities, clusters, batches"
+    assert lines[start].split("  ")[-1].strip() == "labels, proba, clusters, batches"
     assert [line.strip() for line in lines[start + 1 : start + 4]] == [
         "Query candidates of small margin from many clusters of the pool, the smallest clusters first.",
         "settings: pool_factor=10:clusters=500",

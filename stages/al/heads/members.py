@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import clone
 
-from cache.errors import InputError
 from stages.al.heads.closed_form import ClosedFormSoftmax, log_targets
 
 
@@ -38,7 +37,7 @@ def dropout_members(head: Any, n_members: int, rate: float, rng: np.random.Gener
     """
     if not 0 < rate < 1:
         raise ValueError(f"rate={rate} must be above 0 and below 1")
-    weights, constant = _affine(head)
+    weights, constant = head.affine()
     kept = (rng.random((n_members, len(weights))) >= rate) / (1 - rate)
     return Members(kept[:, :, None] * weights, np.repeat(constant[None], n_members, axis=0))
 
@@ -65,14 +64,8 @@ def bootstrap_members(
     else:
         for member, (features, labels) in zip(members, data, strict=True):
             member.fit(features, labels)
-    weights, constants = zip(*map(_affine, members), strict=True)
+    weights, constants = zip(*(member.affine() for member in members), strict=True)
     return Members(np.stack(weights), np.stack(constants))
-
-
-def _affine(head: Any) -> tuple[Float[np.ndarray, "dim classes"], Float[np.ndarray, "classes"]]:
-    if not hasattr(head, "affine"):
-        raise InputError(f"the head {head.name!r} is not linear in the features: no committee can be made of it")
-    return head.affine()
 
 
 def _solved(

@@ -1,11 +1,9 @@
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.preprocessing import normalize
 
-from cache.errors import InputError
 from stages.al.logits import BLOCK
 from stages.al.representatives import k_means_representatives
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
@@ -78,7 +76,7 @@ class AlfaMix(Strategy):
     paper = "Parvaneh et al. 2022"
     cost = "n (d + C) C"
     batches = True
-    requires = frozenset({Needs.HEAD})
+    requires = frozenset({Needs.LINEAR})
 
     def __post_init__(self) -> None:
         if not 0 < self.step <= LARGEST_CAP:
@@ -96,7 +94,7 @@ class AlfaMix(Strategy):
 
     def caps(self, view: PoolView) -> Float[np.ndarray, "candidates"]:
         """The smallest cap that changes each candidate's prediction."""
-        weights, constants = _affine(view.head)
+        weights, constants = view.affine
         anchors = class_means(view.pool_features[view.labeled].astype(np.float64), view.labels, view.n_classes)
         blocks = (view.features[start : start + BLOCK] for start in range(0, len(view.candidates), BLOCK))
         return np.concatenate(
@@ -113,9 +111,3 @@ def changing_first(caps: Float[np.ndarray, "n"], step: float, batch_size: int) -
     steps = np.floor(np.minimum(caps / step, last)) + 1
     enough = np.partition(steps, batch_size)[batch_size] if batch_size < len(caps) else last
     return np.flatnonzero(steps <= min(enough, last))
-
-
-def _affine(head: Any) -> tuple[Float[np.ndarray, "dim classes"], Float[np.ndarray, "classes"]]:
-    if not hasattr(head, "affine"):
-        raise InputError(f"the head {head.name!r} is not linear in the features: alfa_mix needs one that is")
-    return head.affine()

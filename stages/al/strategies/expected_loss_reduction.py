@@ -107,7 +107,7 @@ class ExpectedLossReduction(Strategy):
     images: int = 500
     paper = "Roy and McCallum 2001"
     cost = "m k (C + d) + L d min(L, d) for m of the candidates and k images"
-    requires = frozenset({Needs.HEAD})
+    requires = frozenset({Needs.CLOSED_FORM})
 
     def __post_init__(self) -> None:
         if self.candidates < 1 or self.images < 1:

@@ -68,7 +68,7 @@ class ModelChange(Strategy):
     images: int = 200
     paper = "Mohamadi et al. 2022"
     cost = "n d (d + C + k) for k images"
-    requires = frozenset({Needs.HEAD})
+    requires = frozenset({Needs.CLOSED_FORM})
 
     def __post_init__(self) -> None:
         if self.images < 1:

@@ -62,7 +62,7 @@ class VarianceReduction(Strategy):
     paper = "Cohn et al. 1996"
     cost = "n d^2 + b n d; N d^2 once for all seeds"
     regime = "low"
-    requires = frozenset({Needs.HEAD})
+    requires = frozenset({Needs.CLOSED_FORM})
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
