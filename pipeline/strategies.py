@@ -39,7 +39,7 @@ def list_strategies() -> list[str]:
         *lines,
         "",
         "budgets: those that the paper recommends it for; cost: of one query, in n candidates, N pool images,",
-        "d dimensions, C classes, b images queried, L labeled; proba: class probabilities; batches: several labels a round.",
+        "d dimensions, C classes, b images queried, L labeled; batches: made for several labels a round.",
         "Those that need no labels may choose the initial set too: `make al INITIAL_SET=NAME`.",
         "`make strategies STRATEGY=NAME` shows one in full.",
     ]
