@@ -32,7 +32,7 @@ from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies import STRATEGIES
 from stages.al.view import require_head
 
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 """Part of every run's id: raise it when the loop's results change, so that old runs are not taken for new ones."""
 
 MOST_TOGETHER = 10

@@ -8,7 +8,8 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
-from pipeline.grid import expand
+from cache.errors import InputError
+from pipeline.grid import check_grid, expand
 from stages.al.pool import Pool
 from stages.al.readings import read
 from stages.al.strategies import STRATEGIES
@@ -56,6 +57,13 @@ def test_uncertainty_strategies_query_the_most_uncertain(
 def test_all_stands_for_every_strategy_without_a_model() -> None:
     assert set(expand(["all"])) == set(STRATEGIES) - {"surrogate"}
     assert expand(["margin", "surrogate"]) == ["margin", "surrogate"]
+
+
+def test_a_head_that_lacks_what_a_strategy_needs_is_named() -> None:
+    check_grid(["ridge"], expand(["all"]), 1)
+    for head, strategy in (("mlp", "bald"), ("mlp", "alfa_mix"), ("linear", "variance_reduction")):
+        with pytest.raises(InputError, match=f"{strategy}.*{head}.*use .*ridge"):
+            check_grid([head], [strategy], 1)
 
 
 def test_random_is_uniform(tiny_pool: Pool) -> None:
