@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
 
+from stages.al.readings import LEAST, fast_exp
 from stages.al.view import Follower
 
 MOST_LISTED = 2**25
@@ -111,7 +112,7 @@ class Gains:
     """
 
     def __init__(self, source: NearerThanLabeled, weight: Float[np.ndarray, "pool"], sigma: float) -> None:
-        self._source, self._weight, self._rate = source, weight, np.float32(-1 / (np.log(2) * sigma**2))
+        self._source, self._weight, self._rate = source, weight, np.float32(-1 / sigma**2)
         self._nearest = source.nearest
         self._others = np.zeros(len(weight), dtype=np.int64)
         self.add(np.arange(len(source.lists.image)))
@@ -239,21 +240,8 @@ def _close_up(image, start, size, near, squared):
 @numba.njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
 @no_type_check
 def _kernel(squared, rate, value):
-    """2^(rate squared), as in `readings`, by steps that a processor takes many of at once."""
-    bits = np.empty(len(squared), np.int32)
-    power_of_two = bits.view(np.float32)
     for i in range(len(squared)):
-        exponent = max(squared[i] * rate, np.float32(-125))
-        whole = np.floor(exponent + np.float32(0.5))
-        bits[i] = (np.int32(whole) + 127) << 23
-        part = exponent - whole
-        power = np.float32(1.5353362e-4)
-        power = power * part + np.float32(1.3398874e-3)
-        power = power * part + np.float32(9.6184373e-3)
-        power = power * part + np.float32(5.5503324e-2)
-        power = power * part + np.float32(2.4022647e-1)
-        power = power * part + np.float32(6.9314720e-1)
-        value[i] = (power * part + np.float32(1)) * power_of_two[i]
+        value[i] = fast_exp(max(squared[i] * rate, np.float32(LEAST)))
 
 
 @numba.njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
