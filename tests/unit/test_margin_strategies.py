@@ -14,7 +14,6 @@ from sklearn.svm import SVC
 from cache.errors import InputError
 from stages.al.heads import HEADS
 from stages.al.hinge import solve_hinge
-from stages.al.linkage import average_linkage
 from stages.al.pool import Pool
 from stages.al.readings import read
 from stages.al.strategies import STRATEGIES
@@ -197,18 +196,10 @@ def same_clusters(one: np.ndarray, two: np.ndarray) -> bool:
     return np.array_equal(one[:, None] == one[None], two[:, None] == two[None])
 
 
-@pytest.mark.parametrize("k", [1, 2, 7, 30, 60])
-def test_average_linkage_is_scipys(rng: np.random.Generator, k: int) -> None:
-    points = rng.normal(size=(60, 4))
-    expected = fcluster(linkage(points, "average"), k, criterion="maxclust")
-    assert same_clusters(average_linkage(points, np.ones(60), k), expected)
-
-
-def test_average_linkage_weighs_points_by_what_they_stand_for(rng: np.random.Generator) -> None:
-    points, counts = rng.normal(size=(20, 3)), rng.integers(1, 6, 20)
-    expected = fcluster(linkage(np.repeat(points, counts, axis=0), "average"), 5, criterion="maxclust")
-    weighted = average_linkage(points, counts.astype(np.float64), 5)
-    assert same_clusters(np.repeat(weighted, counts), expected)
+@pytest.mark.parametrize("k", [1, 7, 60])
+def test_the_pools_clusters_are_average_linkage(tiny_pool: Pool, k: int) -> None:
+    expected = fcluster(linkage(normalize(tiny_pool.features), "average"), k, criterion="maxclust")
+    assert same_clusters(pool_clusters(make_view(tiny_pool, np.arange(10)), k), expected)
 
 
 def test_round_robin_takes_turns_from_the_smallest_cluster() -> None:

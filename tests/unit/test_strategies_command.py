@@ -22,7 +22,7 @@ def test_the_list_says_idea_needs_settings_and_cost() -> None:
     assert [line.strip() for line in lines[start + 1 : start + 4]] == [
         "Query candidates of small margin from many clusters of the pool, the smallest clusters first.",
         "settings: pool_factor=10:clusters=500",
-        "cost: n C; N d (at most 8192) for the clusters, once for all seeds",
+        "cost: n C; N d times 1000 for the clusters, once for all seeds",
     ]
     assert any(line.endswith(" nothing") and line.startswith("random ") for line in lines)
 

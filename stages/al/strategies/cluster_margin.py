@@ -2,15 +2,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
-from sklearn.preprocessing import normalize
+from scipy.cluster.hierarchy import fcluster, linkage
 
-from stages.al.linkage import average_linkage
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 from stages.al.strategies.margin import Margin
 from stages.al.view import Needs, PoolView
 
-MOST_LINKED = 8192
-"""Pool images up to which every one is a leaf of the tree: their distances take a quarter of a GiB."""
+MOST_LINKED = 4096
+"""Pool images up to which every one is a leaf of the tree."""
 
 MICRO_CLUSTERS = 1000
 """Leaves of the tree of a larger pool."""
@@ -38,14 +37,14 @@ class ClusterMargin(Strategy):
     candidates of smallest margin; of their clusters, the one with fewest of them first, a random one of them each,
     round after round. Deviations: the tree is cut at a number of clusters, not at a distance that would have to be
     found for each data set; clusters of equal size go by their smallest margin; distances are those of L2-normalised
-    features; the leaves of a pool of more than 8,192 images are 1,000 k-means clusters, weighted by their sizes, as all
-    pairs of images would not fit into memory (and 1,000 the most clusters).
+    features; the leaves of a pool of more than 4,096 images are the centres of 1,000 k-means clusters, as all pairs of
+    images would not fit into memory (and 1,000 the most clusters).
     """
 
     pool_factor: int = 10
     clusters: int = 500
     paper = "Citovsky et al. 2021"
-    cost = "n C; N d (at most 8192) for the clusters, once for all seeds"
+    cost = "n C; N d times 1000 for the clusters, once for all seeds"
     regime = "high"
     batches = True
     requires = frozenset({Needs.PROBA, Needs.CLUSTERS})
@@ -64,16 +63,15 @@ class ClusterMargin(Strategy):
 
 
 def pool_clusters(view: PoolView, k: int) -> Int[np.ndarray, "pool"]:
-    """Average-linkage clusters of the pool's L2-normalised features, k of them where there are as many leaves."""
+    """Average-linkage clusters of the pool's L2-normalised features, at most k."""
 
     def compute() -> np.ndarray:
-        unit = normalize(view.pool_features)
-        if len(unit) <= MOST_LINKED:
-            return average_linkage(unit, np.ones(len(unit)), min(k, len(unit)))
-        _, leaf, sizes = np.unique(view.clusters(MICRO_CLUSTERS), return_inverse=True, return_counts=True)
-        sums = np.zeros((len(sizes), unit.shape[1]))
-        np.add.at(sums, leaf, unit)
-        return average_linkage(sums / sizes[:, None], sizes.astype(np.float64), min(k, len(sizes)))[leaf]
+        n = len(view.pool_features)
+        leaf = np.arange(n) if n <= MOST_LINKED else view.clusters(MICRO_CLUSTERS)
+        points = view.unit if n <= MOST_LINKED else view.centres(MICRO_CLUSTERS)
+        if len(points) == 1:
+            return np.zeros(n, dtype=np.int32)
+        return fcluster(linkage(points, "average"), k, "maxclust").astype(np.int32)[leaf]
 
     settings = {"k": k, "most_linked": MOST_LINKED, "micro_clusters": MICRO_CLUSTERS}
     return view.pool.derived.get("average-linkage", settings, compute)
