@@ -95,15 +95,17 @@ def pretrain(config: PretrainConfig) -> int:
 def al(config: AlConfig) -> int:
     """Stage two: the grid of heads x strategies x seeds."""
     config = _rooted(config)
-    strategies = expand(config.strategy)
     started = time.perf_counter()
     seeds = parse_seeds(config.seeds)
     config.protocol.check()
     config.candidate_log.check()
     require_initial(config.protocol.initial)
-    check_grid(config.head, strategies, config.workers, config.engine)
+    check_grid(config.head, config.strategy, config.workers, config.engine)
     task = _prepare(config, config.pca)
     protocol = config.protocol.resolve(task.sizes[0])
+    strategies, left_out = expand(config.strategy, config.head, task.n_views)
+    if left_out:
+        print(f"all but {', '.join(left_out)}, which these heads or views do not suit")
     runs = plan(
         task,
         config.head,
@@ -283,7 +285,7 @@ def _say_runs(runs: Sequence[StoredRun], new: int, started: float) -> None:
         aubcs.setdefault(f"{head} {strategy}", []).append(run.record["summary"]["aubc"])
     for name, values in sorted(aubcs.items(), key=lambda item: -statistics.mean(item[1])):
         spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-        print(f"  {name:<26} AUBC {statistics.mean(values):.4f} +- {spread:.4f} ({len(values)} seeds)")
+        print(f"  {name:<30} AUBC {statistics.mean(values):.4f} +- {spread:.4f} ({len(values)} seeds)")
 
 
 def _warn_of_seen_seeds(runs: Sequence[StoredRun]) -> None:

@@ -29,8 +29,8 @@ from stages.al.heads import HEADS, build_head
 from stages.al.loop import Cell, RunLog, run_active_learning
 from stages.al.metrics import aubc
 from stages.al.protocol import CandidateLog, Protocol
-from stages.al.strategies import STRATEGIES
-from stages.al.view import require_head
+from stages.al.strategies import STRATEGIES, Strategy
+from stages.al.view import unmet
 
 RUN_FORMAT = 3
 """Part of every run's id: raise it when the loop's results change, so that old runs are not taken for new ones."""
@@ -58,10 +58,19 @@ class Run:
         return {"every": log.log_every, "candidates": log.log_candidates} if log else None
 
 
-def expand(strategies: Sequence[str]) -> list[str]:
-    """With `all` replaced by every strategy that needs no trained model."""
+def expand(strategies: Sequence[str], heads: Sequence[str], n_views: int) -> tuple[list[str], list[str]]:
+    """With `all` replaced by every strategy without a trained model; those that heads or views do not suit apart."""
     every = [name for name in STRATEGIES if not hasattr(STRATEGIES.get(name), "argument")]
-    return [name for said in strategies for name in (every if said == "all" else [said])]
+    left_out = [name for name in every if any(_unmet(name, head, n_views) for head in heads)]
+    suited = [name for name in every if name not in left_out]
+    expanded = [name for said in strategies for name in (suited if said == "all" else [said])]
+    return expanded, left_out if "all" in strategies else []
+
+
+def _unmet(strategy: str, head: str, n_views: int | None = None) -> str | None:
+    """Why a strategy does not go with a head and so many views."""
+    kind: type[Strategy] = STRATEGIES.get(strategy.partition(":")[0])
+    return unmet(kind.requires, HEADS.parse(head)[0], n_views)
 
 
 def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int, engine: str = "processes") -> None:
@@ -74,13 +83,23 @@ def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int, en
     for head in heads:
         build_head(head, 2)
     for strategy in strategies:
+        if strategy == "all":
+            continue
         if strategy != "surrogate":
             STRATEGIES.build(strategy)
-        for head in heads:
-            try:
-                require_head(HEADS.parse(head)[0], STRATEGIES.get(strategy.partition(":")[0]).requires)  # type: ignore[attr-defined]
-            except InputError as error:
-                raise InputError(f"strategy {strategy!r}: {error}") from error
+        require_met(strategy, heads)
+
+
+def require_met(strategy: str, heads: Sequence[str], n_views: int | None = None) -> None:
+    """Raises InputError where a strategy needs what a head, or so many views, do not have."""
+    for head in heads:
+        if why := _unmet(strategy, head, n_views):
+            raise InputError(f"strategy {strategy!r}: {why}")
+
+
+def spec_of(strategy: str, task: Task, head: str, data_root: Location) -> str:
+    """With the folder of its model, where it is the surrogate."""
+    return f"surrogate:{model_folder(data_root, task, head)}" if strategy == "surrogate" else strategy
 
 
 def plan(
@@ -96,6 +115,8 @@ def plan(
 
     Raises InputError for unknown names and parameters, CacheMissError where the surrogate is not trained.
     """
+    for strategy in strategies:
+        require_met(strategy, heads, task.n_views)
     runs: dict[str, Run] = {}
     for seed in seeds:
         for head in heads:
@@ -103,7 +124,7 @@ def plan(
                 made = build_head(head, task.n_classes)
                 if made.get_params().get("dims_per_label") and not task.about["pca"]:
                     raise InputError(f"head {head!r} takes the leading dimensions of a PCA: give PCA= more than 0")
-                spec = f"surrogate:{model_folder(data_root, task, head)}" if strategy == "surrogate" else strategy
+                spec = spec_of(strategy, task, head, data_root)
                 component = STRATEGIES.build(spec)
                 record = {
                     **task.about,

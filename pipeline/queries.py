@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from cache.errors import InputError
 from cache.files import digest_json
 from pipeline.config import QueriesConfig
-from pipeline.grid import check_grid
+from pipeline.grid import check_grid, require_met, spec_of
 from pipeline.task import Task, load_data
 from stages.al.heads import build_head
 from stages.al.initial import require_initial
@@ -70,6 +70,8 @@ class Queries:
 
 def check_queries(config: QueriesConfig) -> None:
     """Raises InputError for what no data could make right, before anything is read."""
+    if "all" in config.strategy:
+        raise InputError("queries takes strategies by name, a panel for each: all are too many")
     check_grid([config.head], config.strategy, config.workers)
     config.protocol.check()
     if config.seed < 0 or not config.temperature > 0:
@@ -78,7 +80,7 @@ def check_queries(config: QueriesConfig) -> None:
         require_initial(config.protocol.initial)
         return
     for spec in config.strategy:
-        if not STRATEGIES.build(spec).cold_start:
+        if not STRATEGIES.get(spec.partition(":")[0]).cold_start:  # type: ignore[attr-defined]
             raise InputError(f"strategy {spec!r} needs labels to begin with: give them by INITIAL_SET=random")
 
 
@@ -86,7 +88,10 @@ def find_queries(task: Task, config: QueriesConfig) -> Queries:
     """Run the strategies and lay out the pool. Raises InputError (protocol and pool do not fit, tiny t-SNE)."""
     protocol = config.protocol.resolve(task.sizes[0])
     strategies = list(dict.fromkeys(config.strategy))
-    jobs = [delayed(run_one)(task, config.head, spec, config.seed, protocol) for spec in strategies]
+    for strategy in strategies:
+        require_met(strategy, [config.head], task.n_views)
+    specs = [spec_of(strategy, task, config.head, config.data_root) for strategy in strategies]
+    jobs = [delayed(run_one)(task, config.head, spec, config.seed, protocol) for spec in specs]
     with parallel_config(backend="loky", inner_max_num_threads=1):
         found = Parallel(n_jobs=min(config.workers or os.cpu_count() or 1, len(jobs)))(jobs)
     queried = dict(zip(strategies, found, strict=True))

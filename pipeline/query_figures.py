@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from cache.files import write_whole
 from pipeline.curves import GREY, PALETTE, ROW_INCHES, rendered
 from pipeline.queries import Queries, ScoredCluster
-from stages.al.strategies.supclust import SupClust
+from stages.al.strategies.supclust import SupClust, typical_count
 
 COLOURS = (*PALETTE[:5], "#D55E00", "#F0E442")
 """Okabe and Ito's, without black, which is the edge of what was queried."""
@@ -27,8 +27,8 @@ MOST_COLUMNS, PANEL = 3, 4.2
 LAYOUTS = {"tsne": "t-SNE", "pca": "principal components"}
 CROWD = 10_000
 """From so many images on, their dots are smaller and paler."""
-NAME_WIDTH, CHARACTERS = 24, 10
-"""Characters of a category's name, and of the title in an inch."""
+NAME_WIDTH, SPEC_WIDTH, CHARACTERS = 24, 34, 10
+"""Characters of a category's name, of a line of a panel's title, and of the title in an inch."""
 
 
 def write_figures(queries: Queries, out: Path) -> list[Path]:
@@ -97,7 +97,8 @@ def _draw_panel(
     styles: dict[int, tuple[str, str]],
 ) -> None:
     seen = len(set(queries.labels[queried].tolist()))
-    axes.set_title(spec, fontsize=12, fontweight="bold", loc="left", pad=20)
+    title = textwrap.fill(spec, SPEC_WIDTH)
+    axes.set_title(title, fontsize=12, fontweight="bold", loc="left", pad=20)
     said = f"{len(queried)} labels in {seen} of {len(queries.class_names)} categories"
     axes.annotate(said, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
     axes.set(xticks=[], yticks=[])
@@ -145,7 +146,7 @@ def _add_legend(figure: Figure, queries: Queries, styles: dict[int, tuple[str, s
 
 def _draw_cluster(axes: Axes, cluster: ScoredCluster) -> None:
     typicality = cluster.typicality
-    order = np.argsort(-typicality, kind="stable")[: int(np.ceil(SupClust().typical_share * len(typicality)))]
+    order = np.argsort(-typicality, kind="stable")[: typical_count(SupClust().typical_share, len(typicality))]
     best = order[cluster.sup[order].argmax()]
     axes.scatter(typicality, cluster.sup, s=14, c=PALETTE[0], alpha=0.55, linewidths=0)
     axes.axvline(typicality[order[-1]], color=GREY, linestyle="--", linewidth=1)

@@ -238,11 +238,7 @@ def _markdown(groups: Sequence[Group]) -> str:
     """One table of all strategies: AUBC, mean ± standard error, and seconds per run in every group."""
     labels = [result.label for group in groups for result in group.results]
     columns = [{result.label: result for result in group.results} for group in groups]
-    seeds = [sorted({len(result.seeds) for result in group.results}) for group in groups]
-    heading = [
-        f"{group.title}, {'–'.join(map(str, dict.fromkeys((n[0], n[-1]))))} seeds | s"
-        for group, n in zip(groups, seeds, strict=True)
-    ]
+    heading = [f"{group.title}, {group.n_seeds} | s" for group in groups]
     lines = [f"| AUBC | {' | '.join(heading)} |", f"|---{'|---|---' * len(groups)}|"]
     for label in dict.fromkeys(labels):
         cells = [

@@ -14,6 +14,8 @@ from cache.files import digest_json
 from cache.runs import RunStore, StoredRun
 from stages.al.metrics import aubc
 from stages.al.protocol import Protocol
+from stages.al.strategies import STRATEGIES
+from stages.al.view import Needs
 
 DIGEST_LENGTH = 8
 
@@ -114,21 +116,28 @@ class Group:
         return labels
 
     @property
+    def n_seeds(self) -> str:
+        """`5 seeds`, or `2 to 10 seeds` where strategies differ."""
+        counts = sorted({len(result.seeds) for result in self.results})
+        said = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        return f"{said} seed{'s' * (said != '1')}"
+
+    @property
     def headline(self) -> str:
         """One line: AUBC of random, of the best strategy without training, and of the best surrogate."""
-        counts = sorted({len(result.seeds) for result in self.results})
-        seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
         dataset, backbone, head, *variants = self.title.split(" · ")
         variant = "".join(f", {name}" for name in variants)
         return (
-            f"AUBC on {dataset} with {backbone} and {head}{variant}, {seeds} seed{'s' * (seeds != '1')}: "
+            f"AUBC on {dataset} with {backbone} and {head}{variant}, {self.n_seeds}: "
             f"{', '.join(self._headline_parts())}"
         )
 
     def _headline_parts(self) -> list[str]:
         random = next((result for result in self.results if result.name == "random"), None)
         surrogate = next((result for result in self.results if result.name == "surrogate"), None)
-        best = next((result for result in self.results if result.name != "surrogate"), None)
+        best = next(
+            (result for result in self.results if not (result.name == "surrogate" or sees_labels(result))), None
+        )
         shown = dict.fromkeys(result.label for result in (random, best, surrogate) if result)
         last = list(shown)[-1]
         parts = []
@@ -140,6 +149,11 @@ class Group:
                 notes.append("not fair: trained on some of these seeds")
             parts.append(f"{result.label} {result.aubc.mean:.3f}" + f" ({', '.join(notes)})" * bool(notes))
         return parts
+
+
+def sees_labels(result: Result) -> bool:
+    """Whether it is an ablation that no one could use."""
+    return result.name in STRATEGIES and Needs.ORACLE in STRATEGIES.get(result.name).requires  # type: ignore[attr-defined]
 
 
 def variants_of(settings: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ COLUMNS = ("strategy", "paper", "budgets", "needs")
 WORDS = {
     Needs.PROBA: "proba",
     Needs.VIEWS: "views",
+    Needs.SEVERAL_VIEWS: "several views",
     Needs.DISTANCE: "distances",
     Needs.CLUSTERS: "clusters",
     Needs.TYPICALITY: "typicality",
@@ -47,15 +48,21 @@ def list_strategies() -> list[str]:
 
 def describe_strategy(name: str) -> list[str]:
     """Everything that there is to say of one. Raises UnknownNameError."""
-    kind: type[Strategy] = STRATEGIES.get(name)
+    kind: type[Strategy] = STRATEGIES.get(name.partition(":")[0])
     said = {
         "paper": kind.paper,
         "needs": needs_of(kind),
         "budgets": kind.regime,
         "cost": kind.cost,
-        "use": f"make al STRATEGY={':'.join([name, *settings_of(kind)])}",
+        "use": f"make al STRATEGY={':'.join([kind.name, *settings_of(kind)])}",
     }
-    return [name, "", inspect.cleandoc(kind.__doc__ or ""), "", *(f"{key:<8} {text}" for key, text in said.items())]
+    return [
+        kind.name,
+        "",
+        inspect.cleandoc(kind.__doc__ or ""),
+        "",
+        *(f"{key:<8} {text}" for key, text in said.items()),
+    ]
 
 
 def idea_of(kind: type[Strategy]) -> str:

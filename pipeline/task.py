@@ -46,6 +46,11 @@ class Task:
     sizes: tuple[int, int, int]
     n_unlabeled: int
 
+    @property
+    def n_views(self) -> int:
+        """Views of every image."""
+        return len(self.derived.get_all(TASK, {}, _never)["pool"])
+
 
 def find_features(dataset: str, backbone: str, key: str, data_root: Location) -> FeatureCache:
     """The feature cache that a data set, backbone and key name. Its errors say which `make embed` line to run."""

@@ -43,8 +43,8 @@ class Registry:
         if name in self._components:
             return self._components[name]
         near = difflib.get_close_matches(name, self._components, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UnknownNameError(f"there is no {self.kind} named {name!r}: {hint}Known: {', '.join(self)}")
+        hint = f": did you mean {near[0]!r}?" if near else "."
+        raise UnknownNameError(f"there is no {self.kind} named {name!r}{hint} Known: {', '.join(self)}")
 
     def parse(self, spec: str) -> tuple[type, dict[str, Any]]:
         """The component class and the constructor arguments that a spec names. Raises InputError."""

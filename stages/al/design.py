@@ -19,6 +19,12 @@ BLOCK = 2**11
 """Rows multiplied at once, so that the products stay in the processor's cache."""
 
 
+def rows_of(features: Float[np.ndarray, "n d"], batch_size: int) -> Float[np.ndarray, "n d"]:
+    """Features as rows of a design. In double precision where several are added one after the other: after some, what
+    is left to gain is a small difference of large numbers."""
+    return features.astype(np.float64) if batch_size > 1 else features
+
+
 class Design:
     """A design of the rows X (n, d) with their weights. Attribute: inverse (A).
 

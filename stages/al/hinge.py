@@ -88,9 +88,15 @@ def _active_set(gram, signs, cost, weights, value, ridge, tolerance, steps):
             short = -short if size[i] > 0 else short
             if not free[i] and short > worst:
                 worst, violator = short, i
-        if violator < 0:
+        if violator >= 0:
+            free[violator] = True
+            continue
+        slack = tolerance * cost
+        if np.any(free & (size > slack) & (size < cost - slack)):
             break
-        free[violator] = True
+        for i in inside:  # at their bounds, they leave open where between two of them the plane lies
+            size[i] = cost if size[i] > cost / 2 else 0.0
+            free[i] = False
     for i in range(n):
         weights[i] = size[i] * signs[i]
     return constant

@@ -63,7 +63,7 @@ def typical(pool: Pool, size: int, rng: np.random.Generator) -> Int[np.ndarray, 
 
     Hacohen et al. 2022, algorithm 1. It draws nothing, so it is the same for every seed, and is computed once per pool.
     """
-    settings = {"size": size, **SETTINGS}
+    settings = {"size": size, **SETTINGS, **TypiClust().record()}
     return np.array(pool.derived.get("initial-typical", settings, lambda: _query(TypiClust(), pool, size, rng)))
 
 

@@ -28,7 +28,8 @@ def k_means_representatives(
     heavy = heavy / heavy.max()
     if k == 1:
         centre = (heavy @ features / heavy.sum()).astype(features.dtype)
-        return np.array([_squared_distance(features, centre).argmin()])
+        distance = _squared_distance(features, centre)
+        return rng.choice(np.flatnonzero(distance == distance.min()), 1)
     labels, centres = _clustered(features, heavy, k, rng)
     order = np.lexsort((_squared_distance(features, centres[labels]), labels))
     clusters, first = np.unique(labels[order], return_index=True)

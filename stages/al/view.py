@@ -36,6 +36,7 @@ class Needs(StrEnum):
 
     PROBA = "proba"
     VIEWS = "views"
+    SEVERAL_VIEWS = "several views"
     DISTANCE = "distance"
     CLUSTERS = "clusters"
     TYPICALITY = "typicality"
@@ -51,13 +52,19 @@ HEAD_MUST = {Needs.LINEAR: "affine", Needs.MEMBERS: "affine", Needs.CLOSED_FORM:
 """What a head must have for a need to be met."""
 
 
-def require_head(head: Any, needs: frozenset[Needs]) -> None:
-    """Raises InputError where a head, or class of heads, does not have what the needs want, and names some that do."""
+def unmet(needs: frozenset[Needs], head: Any, n_views: int | None = None) -> str | None:
+    """Why a head, or class of heads, and so many views (unknown yet when None) do not do; None where they do."""
     for need, attribute in HEAD_MUST.items():
         if need in needs and not hasattr(head, attribute):
             kind = "has no closed form" if need == Needs.CLOSED_FORM else "is not linear in the features"
             able = ", ".join(name for name in HEADS if hasattr(HEADS.get(name), attribute))
-            raise InputError(f"the head {head.name!r} {kind}, as this strategy needs it: use {able}")
+            return f"the head {head.name!r} {kind}, as this strategy needs it: use {able}"
+    if Needs.SEVERAL_VIEWS in needs and n_views == 1:
+        return (
+            "it compares views of an image, and there is one of each: embed more and use that cache, "
+            "`make embed VIEWS=identity,hflip,...`"
+        )
+    return None
 
 
 class Follower(ABC):
@@ -204,10 +211,16 @@ class PoolView:
         self._require(Needs.VIEWS)
         return self._once("view_proba", lambda: np.stack([softmax(self._head().logits(v)) for v in self.view_features]))
 
+    def require_several_views(self) -> None:
+        """Raises InputError where there is a single view of every image."""
+        self._require(Needs.SEVERAL_VIEWS)
+        if why := unmet(frozenset({Needs.SEVERAL_VIEWS}), self.fitted_head, len(self.pool.views)):
+            raise InputError(why)
+
     @property
     def view_opinions(self) -> Opinions:
-        """What the head says of all views of every candidate, in single precision."""
-        self._require(Needs.VIEWS)
+        """What the head says of all views of every candidate, in single precision. Raises InputError of one view."""
+        self.require_several_views()
         return self._once("view_opinions", lambda: views_opinions(self._head(), self.pool.views, self.candidates))
 
     @property
@@ -276,7 +289,9 @@ class PoolView:
 
     def _head_with(self, need: Needs) -> Any:
         self._require(need)
-        require_head(head := self._head(), frozenset({need}))
+        head = self._head()
+        if why := unmet(frozenset({need}), head):
+            raise InputError(why)
         return head
 
     def _head(self) -> Any:

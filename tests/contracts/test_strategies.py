@@ -3,37 +3,34 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxtyping import Float
 
 from stages.al.acquisition import METRICS
 from stages.al.pool import Pool
 from stages.al.strategies import STRATEGIES, ScoredStrategy, Strategy
-from stages.al.view import PoolView
+from stages.al.view import Needs, PoolView
+from stages.registry import Registry
 from stages.surrogate.config import TrainConfig
 from stages.surrogate.table import INPUTS, Table
 from stages.surrogate.train import save, train
 from tests.conftest import blobs, make_view
 
+PERMUTED = "test_permuting_the_pool_permutes_the_query"
 XFAIL: dict[tuple[str, str], str] = {
-    ("surrogate", "test_permuting_the_pool_permutes_the_scores"): "an image's pool index decides which model scores it",
+    **{(name, PERMUTED): "the draw is over positions" for name in ("badge", "falcun", "random", "subset_uncertainty")},
     **{
-        (name, "test_permuting_the_pool_permutes_the_query"): "the draw is over positions"
-        for name in ("badge", "falcun", "random", "subset_uncertainty")
+        (name, PERMUTED): "k-means starts from positions"
+        for name in ("alfa_mix", "clue", "diff2aug_kmeans", "probcover", "supclust", "tcm", "typiclust")
     },
-    ("alfa_mix", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
-    ("clue", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
-    ("probcover", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions, ties are common",
-    ("surrogate", "test_permuting_the_pool_permutes_the_query"): "an image's pool index decides which model scores it",
+    ("dropquery", PERMUTED): "every image has masks of its own, drawn in order",
+    ("surrogate", PERMUTED): "an image's pool index decides which model scores it",
+    ("surrogate", "test_permuting_the_pool_permutes_the_scores"): "an image's pool index decides which model scores it",
     ("true_loss", "test_hidden_labels_do_not_matter"): "an oracle ablation: it sees them",
-    ("supclust", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
-    ("tcm", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
-    ("typiclust", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
-    ("diff2aug_kmeans", "test_permuting_the_pool_permutes_the_query"): "k-means starts from positions",
-    ("dropquery", "test_permuting_the_pool_permutes_the_query"): "every image has masks of its own, drawn in order",
 }
 
 
@@ -56,12 +53,27 @@ def surrogate_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=list(STRATEGIES))
+def example_of_the_readme() -> Registry:
+    """The strategy that README shows, which is under contract like all others."""
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "STRATEGIES" in block)
+    registry = Registry("strategy")
+    names = {"STRATEGIES": registry, "ScoredStrategy": ScoredStrategy, "Needs": Needs, "PoolView": PoolView}
+    exec(code, names | {"Float": Float, "np": np, "dataclass": dataclass})
+    return registry
+
+
+EXAMPLE = example_of_the_readme()
+
+
+@pytest.fixture(params=[*STRATEGIES, *EXAMPLE])
 def strategy(request: pytest.FixtureRequest, surrogate_folder: Path) -> Strategy:
     name = request.param
     reason = XFAIL.get((name, request.node.originalname))
     if reason:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    if name in EXAMPLE:
+        return EXAMPLE.build(name)
     return STRATEGIES.build(f"surrogate:{surrogate_folder}" if name == "surrogate" else name)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from skactiveml.pool import MaxHerding as TheirMaxHerding
 from skactiveml.pool import ProbCover as TheirProbCover
 from sklearn.preprocessing import normalize
@@ -12,10 +13,13 @@ from sklearn.preprocessing import normalize
 from cache.errors import InputError
 from stages.al import kernel_coverage
 from stages.al import pool as pool_module
+from stages.al.heads import HEADS
 from stages.al.pool import Pool
+from stages.al.readings import read
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.dcom import Balls, competence, purest_radius
 from stages.al.strategies.probcover import purity_radius
+from stages.al.uncertainty import closeness
 from stages.al.view import PoolView
 from tests.conftest import blobs, make_view
 
@@ -306,3 +310,17 @@ def test_dcom_is_margin_once_all_is_covered(tiny_pool: Pool) -> None:
         for name in ("dcom:centre=0:steepness=1000", "margin")
     ]
     assert queries[0].tolist() == queries[1].tolist()
+
+
+def test_uherding_weighs_tiny_uncertainties_too(make_pool: Callable[..., Pool]) -> None:
+    features, labels = blobs(np.random.default_rng(5), n=150, dim=5, n_classes=2)
+    pool, labeled = make_pool(3 * features, labels, 2), np.arange(20)
+    head = HEADS.build("ridge:temperature=0.1", n_classes=2).fit(pool.features[:20], labels[:20])
+    view = make_view(pool, labeled, fitted_head=head)
+    reading = read(head.logits(pool.features.astype(np.float64)))
+    similarity = np.exp(-(cdist(pool.unit, pool.unit) ** 2).astype(np.float64))
+    added = np.maximum(similarity - similarity[:, labeled].max(axis=1)[:, None], 0)
+    gains = closeness(reading) @ added[:, view.candidates]
+    (queried,) = STRATEGIES.build("uherding:sigma=1").query(view, 1, np.random.default_rng(0))
+    assert closeness(reading).max() < 1e-4
+    assert gains[view.candidates == queried] >= 0.999 * gains.max()

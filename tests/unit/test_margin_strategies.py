@@ -196,6 +196,23 @@ def same_clusters(one: np.ndarray, two: np.ndarray) -> bool:
     return np.array_equal(one[:, None] == one[None], two[:, None] == two[None])
 
 
+def test_where_no_image_is_between_its_bounds_the_plane_is_in_the_middle(rng: np.random.Generator) -> None:
+    X, y = blobs(rng, n=30, dim=6, n_classes=3)
+    X, signs = 0.01 * X.astype(np.float64), np.where(y == 0, 1.0, -1.0)
+    weights = np.zeros(0)
+    for n in range(6, 31):
+        weights = np.pad(weights, (0, n - len(weights)))
+        _, warm = hinge(X[:n], signs[:n], 5.0, weights)
+        _, cold = hinge(X[:n], signs[:n], 5.0, np.zeros(n))
+        assert warm == pytest.approx(cold, abs=1e-5)
+
+
+def test_a_tree_of_equal_distances_is_cut_all_the_same(make_pool: Callable[..., Pool]) -> None:
+    features = np.concatenate([np.eye(30, dtype=np.float32)] * 2)
+    view = make_view(make_pool(features, np.arange(60) % 3, 3), np.arange(6))
+    assert len(set(pool_clusters(view, 20).tolist())) == 20
+
+
 @pytest.mark.parametrize("k", [1, 7, 60])
 def test_the_pools_clusters_are_average_linkage(tiny_pool: Pool, k: int) -> None:
     expected = fcluster(linkage(normalize(tiny_pool.features), "average"), k, criterion="maxclust")

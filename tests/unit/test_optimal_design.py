@@ -220,3 +220,14 @@ def test_another_head_is_refused_in_a_sentence(tiny_pool: Pool, name: str) -> No
     view = round_of(tiny_pool, "linear:epochs=1")
     with pytest.raises(InputError, match="'linear' has no closed form.*inv, pinv, ridge, solve, truncated_pinv"):
         STRATEGIES.build(name).query(view, 1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("spec", ["variance_reduction", "bait:penalty=0.01"])
+def test_a_long_batch_keeps_its_digits_at_a_small_penalty(spec: str, make_pool: Callable[..., Pool]) -> None:
+    features, labels = blobs(np.random.default_rng(3), n=300, dim=40, n_classes=5)
+    head = HEADS.build("ridge:penalty=0.001", n_classes=5).fit(features[:10], labels[:10])
+    queried = []
+    for dtype in (np.float32, np.float64):
+        view = make_view(make_pool(features.astype(dtype), labels, 5, dtype.__name__), np.arange(10), fitted_head=head)
+        queried.append(STRATEGIES.build(spec).query(view, 60, np.random.default_rng(0)).tolist())
+    assert len(set(queried[0]) & set(queried[1])) >= 57

@@ -45,7 +45,7 @@ def test_an_argument_takes_all_that_follows(registry: Registry) -> None:
     ("spec", "message"),
     [
         ("soupe", "no dish named 'soupe': did you mean 'soup'"),
-        ("zzz", "no dish named 'zzz': Known: plate, soup"),
+        ("zzz", "no dish named 'zzz'. Known: plate, soup"),
         ("soup:pepper=1", "no parameter 'pepper'; it has: salt, spoons, hot"),
         ("soup:salt=much", "salt='much' is not a valid float"),
         ("soup:hot=maybe", "hot='maybe' is not a valid bool"),

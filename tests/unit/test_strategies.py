@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
 from cache.errors import InputError
-from pipeline.grid import check_grid, expand
+from pipeline.grid import check_grid, expand, require_met
 from stages.al.pool import Pool
 from stages.al.readings import read
 from stages.al.strategies import STRATEGIES
@@ -54,16 +54,24 @@ def test_uncertainty_strategies_query_the_most_uncertain(
     assert queried.tolist() == expected.tolist()
 
 
-def test_all_stands_for_every_strategy_without_a_model() -> None:
-    assert set(expand(["all"])) == set(STRATEGIES) - {"surrogate"}
-    assert expand(["margin", "surrogate"]) == ["margin", "surrogate"]
+def test_all_stands_for_every_strategy_that_heads_and_views_suit() -> None:
+    every = set(STRATEGIES) - {"surrogate"}
+    assert expand(["all"], ["ridge"], 2) == (sorted(every), [])
+    assert expand(["margin", "surrogate"], ["mlp"], 1) == (["margin", "surrogate"], [])
+    of_one_view, left_out = expand(["all"], ["ridge", "linear"], 1)
+    assert left_out == [
+        *("diff2aug_kmeans", "expected_loss_reduction", "model_change", "ssal_consistency", "variance_reduction")
+    ]
+    assert set(of_one_view) == every - set(left_out)
 
 
-def test_a_head_that_lacks_what_a_strategy_needs_is_named() -> None:
-    check_grid(["ridge"], expand(["all"]), 1)
+def test_what_a_strategy_needs_and_does_not_get_is_named() -> None:
+    check_grid(["ridge"], ["all"], 1)
     for head, strategy in (("mlp", "bald"), ("mlp", "alfa_mix"), ("linear", "variance_reduction")):
         with pytest.raises(InputError, match=f"{strategy}.*{head}.*use .*ridge"):
             check_grid([head], [strategy], 1)
+    with pytest.raises(InputError, match="ssal_consistency.*compares views.*make embed VIEWS="):
+        require_met("ssal_consistency", ["ridge"], 1)
 
 
 def test_random_is_uniform(tiny_pool: Pool) -> None:

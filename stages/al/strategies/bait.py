@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cache.errors import InputError
-from stages.al.design import BLOCK, ClassDesign, Design, forward_backward
+from stages.al.design import BLOCK, ClassDesign, Design, forward_backward, rows_of
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 from stages.al.uncertainty import doubt
 from stages.al.view import Needs, PoolView
@@ -68,17 +68,17 @@ class BAIT(Strategy):
 
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)
-        design = self._binary(view) if self.form == "binary" else self._multiclass(view)
+        design = (self._binary if self.form == "binary" else self._multiclass)(view, rows_of(view.features, batch_size))
         return view.candidates[forward_backward(design, batch_size, rng)]
 
-    def _binary(self, view: PoolView) -> Design:
+    def _binary(self, view: PoolView, rows: Float[np.ndarray, "n d"]) -> Design:
         weight, X = view.measured_everywhere(doubt).astype(np.float64), view.pool_features
         pool = binary_information(X, weight / (weight.max() or 1.0))
         labeled = binary_information(X[view.labeled].astype(np.float64), weight[view.labeled])
-        return Design(view.features, weight[view.candidates], self._inverse(labeled), pool / len(X))
+        return Design(rows, weight[view.candidates], self._inverse(labeled), pool / len(X))
 
-    def _multiclass(self, view: PoolView) -> ClassDesign:
-        (n, dim), classes = view.features.shape, view.n_classes
+    def _multiclass(self, view: PoolView, rows: Float[np.ndarray, "n d"]) -> ClassDesign:
+        (n, dim), classes = rows.shape, view.n_classes
         if dim * classes > MOST_PARAMETERS or n * classes**2 > MOST_NUMBERS:
             raise InputError(
                 f"bait: form=multiclass takes at most {MOST_PARAMETERS} dimensions x classes and {MOST_NUMBERS} "
@@ -87,7 +87,7 @@ class BAIT(Strategy):
         proba, X = view.pool_proba, view.pool_features
         pool = class_information(X, proba) / len(X)
         labeled = class_information(X[view.labeled].astype(np.float64), proba[view.labeled])
-        return ClassDesign(view.features, proba[view.candidates], self._inverse(labeled), pool)
+        return ClassDesign(rows, proba[view.candidates], self._inverse(labeled), pool)
 
     def _inverse(self, information: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
         return np.linalg.inv(information + self.penalty * np.eye(len(information)))

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from cache.errors import InputError
 from stages.al.readings import Reading
 from stages.al.view import Needs, PoolView
 from stages.registry import Registry
@@ -39,8 +38,8 @@ class Strategy(ABC):
     name: ClassVar[str]
     requires: ClassVar[frozenset[Needs]] = frozenset()
     cold_start: ClassVar[bool] = False
-    paper: ClassVar[str]
-    cost: ClassVar[str]
+    paper: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
     regime: ClassVar[Literal["any", "low", "high"]] = "any"
     batches: ClassVar[bool] = False
 
@@ -126,15 +125,6 @@ def require_enough(view: PoolView, batch_size: int) -> None:
     """Raises ValueError when a batch does not fit into the candidates."""
     if not 1 <= batch_size <= len(view.candidates):
         raise ValueError(f"batch_size={batch_size} does not fit into {len(view.candidates)} candidates")
-
-
-def require_views(view: PoolView) -> None:
-    """Raises InputError where there is a single view of every image."""
-    if len(view.pool.views) < 2:
-        raise InputError(
-            "the strategy compares views of an image, and there is 1 of each: embed more and use that cache, "
-            "`make embed VIEWS=identity,hflip,...`"
-        )
 
 
 def top_k(scores: Float[np.ndarray, "n"], k: int, rng: np.random.Generator) -> Int[np.ndarray, "k"]:

@@ -32,8 +32,8 @@ class Clue(Strategy):
     requires = frozenset({Needs.HEAD})
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} must be above 0")
+        if not 0.001 <= self.temperature <= 1000:
+            raise ValueError(f"temperature={self.temperature} must be from 0.001 to 1000")
 
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)

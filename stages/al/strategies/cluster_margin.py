@@ -2,8 +2,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.hierarchy import cut_tree, linkage
+from scipy.spatial.distance import pdist
 
+from stages.al.clustering import SETTINGS
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 from stages.al.strategies.margin import Margin
 from stages.al.view import Needs, PoolView
@@ -37,8 +39,8 @@ class ClusterMargin(Strategy):
     candidates of smallest margin; of their clusters, the one with fewest of them first, a random one of them each,
     round after round. Deviations: the tree is cut at a number of clusters, not at a distance that would have to be
     found for each data set; clusters of equal size go by their smallest margin; distances are those of L2-normalised
-    features; the leaves of a pool of more than 4,096 images are the centres of 1,000 k-means clusters, as all pairs of
-    images would not fit into memory (and 1,000 the most clusters).
+    features; the leaves of a pool of more than 4,096 images are the centres of 1,000 k-means clusters,
+    whatever their sizes, as all pairs of images would not fit into memory (and 1,000 the most clusters).
     """
 
     pool_factor: int = 10
@@ -63,7 +65,7 @@ class ClusterMargin(Strategy):
 
 
 def pool_clusters(view: PoolView, k: int) -> Int[np.ndarray, "pool"]:
-    """Average-linkage clusters of the pool's L2-normalised features, at most k."""
+    """Average-linkage clusters of the pool's L2-normalised features, k of them where there are as many leaves."""
 
     def compute() -> np.ndarray:
         n = len(view.pool_features)
@@ -71,7 +73,8 @@ def pool_clusters(view: PoolView, k: int) -> Int[np.ndarray, "pool"]:
         points = view.unit if n <= MOST_LINKED else view.centres(MICRO_CLUSTERS)
         if len(points) == 1:
             return np.zeros(n, dtype=np.int32)
-        return fcluster(linkage(points, "average"), k, "maxclust").astype(np.int32)[leaf]
+        tree = linkage(pdist(points), "average")
+        return cut_tree(tree, n_clusters=min(k, len(points)))[leaf, 0].astype(np.int32)
 
-    settings = {"k": k, "most_linked": MOST_LINKED, "micro_clusters": MICRO_CLUSTERS}
+    settings = {"k": k, **SETTINGS, "most_linked": MOST_LINKED, "micro_clusters": MICRO_CLUSTERS}
     return view.pool.derived.get("average-linkage", settings, compute)

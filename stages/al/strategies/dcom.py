@@ -135,7 +135,7 @@ class DCoM(Strategy):
     Deviations: the largest of all multiples of `resolution` is found instead of one of them by bisection, and the mean
     is rounded to one; no ball is cut at the mean radius; the coverage that purity asks for is that of the older labels;
     scaling is over the round's candidates, and s is not rounded; in a pool of more than `images` images, degrees are
-    estimated from a random sample, an image's own share being exact; ties are broken at random.
+    estimated from a random sample, the same for every run, an image's own share being exact; ties are broken at random.
 
     delta : ProbCover's radius; max_delta, resolution : largest radius of a labeled image, and the step below it
     steepness, centre : of the logistic competence

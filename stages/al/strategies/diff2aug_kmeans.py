@@ -4,7 +4,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from stages.al.strategies.base import STRATEGIES, Strategy, require_enough, require_views, top_k
+from stages.al.strategies.base import STRATEGIES, Strategy, require_enough, top_k
 from stages.al.view import Needs, PoolView
 
 FIELDS = {"margin": "closeness", "least_confidence": "least_confidence", "entropy": "entropy"}
@@ -56,7 +56,7 @@ class Diff2AugKmeans(Strategy):
     cost = "n d C views; N d clusters to cluster, once for all seeds"
     regime = "high"
     batches = True
-    requires = frozenset({Needs.VIEWS, Needs.CLUSTERS})
+    requires = frozenset({Needs.SEVERAL_VIEWS, Needs.CLUSTERS})
 
     def __post_init__(self) -> None:
         if self.clusters < 1:
@@ -64,7 +64,6 @@ class Diff2AugKmeans(Strategy):
 
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)
-        require_views(view)
         scores = getattr(view.view_opinions, FIELDS[self.measure])
         if batch_size == 1:
             return view.candidates[top_k(scores, 1, rng)]

@@ -29,7 +29,8 @@ class MaxHerding(Strategy):
     Bae, Noh and Sutherland 2024, algorithm 1: greedy maximisation of mean_i max_{x in labeled} k(i, x), with
     k(i, x) = exp(-|i - x|^2 / sigma^2) of L2-normalised features, sigma = 1 as in their code. Deviations: only the
     round's candidates can be queried; in a pool of more than `images` images, and while few are labeled in one of more
-    than some 5,000 (see `kernel_coverage`), the mean is over a random sample and the candidate's own share is exact.
+    than some 5,000 (see `kernel_coverage`), the mean is over a random sample, the same for
+    every run, and the candidate's own share is exact.
 
     sigma : of the kernel; images : at most so many of the pool are looked at
     """

@@ -21,7 +21,7 @@ def purity_radius(distance: Float[np.ndarray, "n"], purity: float) -> float:
     need not be pure, so the radius must be below the (m + 1)-th smallest distance: it is the next smaller number in
     single precision, which no rounding of a distance in double precision reaches.
     """
-    allowed = len(distance) - int(np.ceil(purity * len(distance) - 1e-9))
+    allowed = len(distance) - max(1, int(np.ceil(purity * len(distance) - 1e-9)))
     border = min(float(np.partition(distance, allowed)[allowed]), DIAMETER)
     return float(np.nextafter(np.float32(border), np.float32(0)))
 

@@ -25,6 +25,11 @@ def sup(
     return 1 / np.maximum(cdist(unit, others) @ weights, np.finfo(float).tiny)
 
 
+def typical_count(share: float, n: int) -> int:
+    """A share of n images, rounded up; what rounding of the product adds to a whole number is not."""
+    return int(np.ceil(share * n - 1e-9))
+
+
 @STRATEGIES.register("supclust")
 @dataclass(frozen=True, kw_only=True)
 class SupClust(TypiClust):
@@ -56,7 +61,7 @@ class SupClust(TypiClust):
         unit, among = view.unit[members], np.arange(len(members))
         if self.without != "typicality":
             typicality = typicality_within(unit, self.n_neighbors)
-            among = np.argsort(-typicality, kind="stable")[: int(np.ceil(self.typical_share * len(members)))]
+            among = np.argsort(-typicality, kind="stable")[: typical_count(self.typical_share, len(members))]
         if self.without == "sup":
             return int(rng.choice(among))
         return int(among[sup(unit[among], view.centres(k), cluster, self.temperature).argmax()])

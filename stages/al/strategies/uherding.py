@@ -21,7 +21,8 @@ class UHerding(Strategy):
     coverage to margin. With nothing labeled, or nothing uncertain, all weigh the same: that is MaxHerding. Deviations:
     the temperature that calibrates is the head's (`temperature=fitted`), no other is searched; only the round's
     candidates can be queried; in a pool of more than `images` images, and while few are labeled in one of more than
-    some 5,000 (see `kernel_coverage`), the mean is over a random sample and the candidate's own share is exact.
+    some 5,000 (see `kernel_coverage`), the mean is over a random sample, the same for
+    every run, and the candidate's own share is exact.
 
     sigma : of the kernel, or `adaptive`; images : at most so many of the pool are looked at
     """
@@ -48,6 +49,6 @@ class UHerding(Strategy):
 
 
 def uncertainty(view: PoolView) -> Float[np.ndarray, "pool"]:
-    """1 - margin of every pool image; 1 where there is no head, or none is uncertain."""
+    """1 - margin of every pool image, over the largest; 1 where there is no head, or none is uncertain."""
     weight = view.measured_everywhere(closeness) if len(view.labeled) else np.zeros(len(view.pool))
-    return weight if weight.any() else np.ones(len(view.pool))
+    return weight / weight.max() if weight.any() else np.ones(len(view.pool))

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import block_diag
 
-from stages.al.design import Design, greedy
+from stages.al.design import Design, greedy, rows_of
 from stages.al.heads.closed_form import ClosedFormSoftmax
 from stages.al.strategies.base import STRATEGIES, Strategy, require_enough
 from stages.al.view import Needs, PoolView
@@ -72,4 +72,4 @@ class VarianceReduction(Strategy):
         require_enough(view, batch_size)
         head = view.closed_form
         moment = moment_of(self.criterion, head, view.pool.second_moment())
-        return view.candidates[least_variance(head, view.features, moment, batch_size, rng)]
+        return view.candidates[least_variance(head, rows_of(view.features, batch_size), moment, batch_size, rng)]
