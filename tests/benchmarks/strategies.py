@@ -197,9 +197,10 @@ def instance(names: list[str]) -> None:
     X, y = made(61_000, 50, 10, 3)
     validation, test = Evaluation(X[0, 50_000:51_000], y[50_000:51_000]), Evaluation(X[0, 51_000:], y[51_000:])
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
-        pool = Pool(views=X[:, :50_000], labels=y[:50_000], n_classes=10, derived=DerivedStore(Path(folder), "pool"))
 
         def run(name: str, seed: int, candidates: int, budget: int = 510) -> float:
+            derived = DerivedStore(Path(folder), name)  # so that no strategy finds what another has computed
+            pool = Pool(views=X[:, :50_000], labels=y[:50_000], n_classes=10, derived=derived)
             protocol = Protocol(initial_size=10, budget=budget, candidates=candidates)
             cell, started = Cell(strategy=STRATEGIES.build(name), seed=seed), time.perf_counter()
             run_active_learning(pool, validation, test, build_head("ridge", 10), protocol, [cell])
