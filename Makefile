@@ -146,7 +146,7 @@ bench-embed: install  ## images/s of stage one beside the bare network and the l
 bench-al: install  ## runs/s of stage two beside the thesis's procedure and plain loops (15 minutes)
 	.venv/bin/python -m tests.benchmarks.al $(ARGS)
 
-bench-strategies: install  ## query strategies beside scikit-activeml, at scale, and one label at a time
+bench-strategies: install  ## query strategies beside scikit-activeml, at scale, and one label at a time (half an hour, 14 GB)
 	.venv/bin/python -m tests.benchmarks.strategies $(ARGS)
 
 lint: install  ## ruff and mypy

@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -94,17 +95,10 @@ def make_axes(title: str, subtitle: str, xlabel: str, rows: int) -> tuple[Figure
     return figure, axes
 
 
-def add_legend(figure: Figure, columns: int, title: str | None = None) -> None:
-    """Below the axes, where it covers no curve."""
-    figure.legend(
-        title=title,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=10,
-        title_fontsize=10,
-        handlelength=2.4,
-    )
+def add_legend(figure: Figure, columns: int, title: str | None = None, **how: Any) -> None:
+    """Below the axes, where it covers no curve. how : more of matplotlib's options, handles for example"""
+    said: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "frameon": False, "handlelength": 2.4}
+    figure.legend(title=title, fontsize=10, title_fontsize=10, **(said | how))
 
 
 def rendered(figure: Figure, kind: str) -> bytes:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
 from cache.files import write_whole
-from pipeline.curves import GREY, PALETTE, ROW_INCHES, rendered
+from pipeline.curves import GREY, PALETTE, ROW_INCHES, add_legend, rendered
 from pipeline.queries import Queries, ScoredCluster
 from stages.al.strategies.supclust import SupClust, typical_count
 
@@ -85,7 +85,7 @@ def draw_clusters(queries: Queries) -> Figure:
         _handle("o", PALETTE[1], "most typical: typiclust", edge="black"),
         _handle("^", PALETTE[2], f"highest SUP of the {share}: supclust", edge="black"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
+    add_legend(figure, columns, handles=handles, handlelength=2.0)
     return figure
 
 
@@ -132,16 +132,7 @@ def _add_legend(figure: Figure, queries: Queries, styles: dict[int, tuple[str, s
     if queries.n_initial:
         handles.append(_handle("o", "#bbbbbb", "labeled at first", edge="white"))
     title = f"{LAYOUTS[queries.layout]} of {len(queries.shown):,} images; seed {queries.seed}"
-    figure.legend(
-        handles=handles,
-        title=title,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=10,
-        title_fontsize=10,
-        handletextpad=0.2,
-    )
+    add_legend(figure, columns, title, handles=handles, handlelength=2.0, handletextpad=0.2)
 
 
 def _draw_cluster(axes: Axes, cluster: ScoredCluster) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.preprocessing import normalize
 
 from stages.al.uncertainty import entropy, least_confidence, margin
 from stages.al.view import Needs, PoolView
@@ -16,7 +15,7 @@ def cosine_distance(view: PoolView) -> Float[np.ndarray, "candidates"]:
     """1 - cosine to the most similar labeled image."""
     if len(view.labeled) == 0:
         return np.ones(len(view.candidates))
-    return 1 - (normalize(view.features) @ normalize(view.pool_features[view.labeled]).T).max(axis=1)
+    return 1 - (view.unit[view.candidates] @ view.unit[view.labeled].T).max(axis=1)
 
 
 def feature_variation(view: PoolView) -> Float[np.ndarray, "candidates"]:

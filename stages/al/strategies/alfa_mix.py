@@ -2,7 +2,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.preprocessing import normalize
 
 from stages.al.logits import BLOCK
 from stages.al.representatives import k_means_representatives
@@ -85,7 +84,7 @@ class AlfaMix(Strategy):
     def query(self, view: PoolView, batch_size: int, rng: np.random.Generator) -> Int[np.ndarray, "batch"]:
         require_enough(view, batch_size)
         changing = changing_first(self.caps(view), self.step, batch_size)
-        unit = normalize(view.features[changing]) if len(changing) else view.features[:0]
+        unit = view.unit[view.candidates[changing]]
         chosen = changing[k_means_representatives(unit, None, min(batch_size, len(changing)), rng)]
         if len(chosen) < batch_size:
             others = np.setdiff1d(np.arange(len(view.candidates)), chosen)

@@ -4,7 +4,6 @@ from typing import Any, no_type_check
 import numba
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.preprocessing import normalize
 
 from stages.al.readings import BLOCK
 from stages.al.representatives import k_means_representatives
@@ -81,5 +80,5 @@ class DropQuery(Strategy):
         require_enough(view, batch_size)
         counts = mismatches(view.head, view.features, self.passes, self.rate, rng)
         positions = inconsistent(counts, self.passes, ENOUGH * batch_size)
-        unit = normalize(view.features[positions])
+        unit = view.unit[view.candidates[positions]]
         return view.candidates[positions[k_means_representatives(unit, None, batch_size, rng)]]
