@@ -97,7 +97,7 @@ def _draw_panel(
     styles: dict[int, tuple[str, str]],
 ) -> None:
     seen = len(set(queries.labels[queried].tolist()))
-    title = textwrap.fill(spec, SPEC_WIDTH)
+    title = textwrap.fill(spec.replace(":", ": "), SPEC_WIDTH).replace(": ", ":")
     axes.set_title(title, fontsize=12, fontweight="bold", loc="left", pad=20)
     said = f"{len(queried)} labels in {seen} of {len(queries.class_names)} categories"
     axes.annotate(said, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
