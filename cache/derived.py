@@ -27,7 +27,7 @@ _verified: dict[Path, tuple[str, int, int, int]] = {}
 
 @dataclass(frozen=True)
 class DerivedStore:
-    """Label-free arrays of one feature cache, read memory-mapped by all workers and never unchecked.
+    """Arrays made of one feature cache, read memory-mapped by all workers and never unchecked.
 
     A computation's arrays are there once its record is, so a kill leaves nothing usable or everything. In each process
     the first read of a file compares it with the record; it is read in full again only after it has changed.

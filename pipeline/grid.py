@@ -34,6 +34,8 @@ from stages.al.view import unmet
 
 RUN_FORMAT = 3
 """Part of every run's id: raise it when the loop's results change, so that old runs are not taken for new ones."""
+LOG_FORMAT = 2
+"""Part of what a candidate log says of itself: raise it when its columns change, so that old ones are made anew."""
 
 MOST_TOGETHER = 10
 """Runs that one worker does at once, where the head trains many in one go. A killed worker loses as many."""
@@ -53,9 +55,17 @@ class Run:
 
     @property
     def logging(self) -> dict[str, int] | None:
-        """How this run logs candidates: every how many rounds, and how many."""
+        """How this run logs candidates."""
         log = self.candidate_log
-        return {"every": log.log_every, "candidates": log.log_candidates} if log else None
+        if log is None:
+            return None
+        return {
+            "format": LOG_FORMAT,
+            "every": log.log_every,
+            "candidates": log.log_candidates,
+            "images": log.log_images,
+            "later": log.log_later,
+        }
 
 
 def expand(strategies: Sequence[str], heads: Sequence[str], n_views: int) -> tuple[list[str], list[str]]:

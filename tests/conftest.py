@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 from cache.derived import DerivedStore  # noqa: E402
 from cache.location import Location, location  # noqa: E402
 from stages.al.heads import HEADS  # noqa: E402
-from stages.al.pool import Pool  # noqa: E402
+from stages.al.pool import Evaluation, Pool  # noqa: E402
 from stages.al.view import PoolView  # noqa: E402
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -95,6 +95,7 @@ def make_view(pool: Pool, labeled: np.ndarray, **changes: object) -> PoolView:
         "labeled": labeled,
         "labels": pool.labels[labeled],
         "fitted_head": head.fit(pool.features[labeled], pool.labels[labeled]) if len(labeled) else None,
+        "held_out": Evaluation(pool.views[1], pool.labels),
         "state": {"step": 0.1, "val_accuracy": 0.5, "val_cross_entropy": 1.0},
     }
     return PoolView(**(settings | changes))

@@ -13,23 +13,15 @@ from sklearn.base import clone
 from stages.al.acquisition import acquisition_table
 from stages.al.initial import initial_set
 from stages.al.logits import TrackedLogits
-from stages.al.lookahead import lookahead
+from stages.al.lookahead import label_effects, later_lookahead, lookahead
 from stages.al.metrics import classification_metrics
-from stages.al.pool import Pool
+from stages.al.pool import Evaluation, Pool
 from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies.base import Strategy
 from stages.al.view import Needs, PoolView
 
 INITIAL, CANDIDATES, QUERY, LOG, HEAD = 0, 1, 2, 3, 4
 """Streams of randomness within a seed; the initial set's does not depend on the strategy."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Labeled images outside the pool."""
-
-    features: Float[np.ndarray, "n dim"]
-    labels: Int[np.ndarray, "n"]
 
 
 @dataclass
@@ -127,6 +119,7 @@ class _Run:
             fitted_head=self.head,
             followers=self._followers,
             tracked=self._tracked,
+            held_out=self._validation,
             state={
                 "step": len(self._labeled) / protocol.budget,
                 "val_accuracy": row["val_accuracy"],
@@ -138,8 +131,11 @@ class _Run:
         self.queried = cell.strategy.query(view, batch, np.random.default_rng([cell.seed, QUERY, round_]))
         row["seconds_query"] = time.perf_counter() - started
         if cell.candidate_log and round_ % cell.candidate_log.log_every == 0:
-            logged = _logged(view, self.queried, cell.candidate_log, np.random.default_rng([cell.seed, LOG, round_]))
-            self.log.candidates.append(_candidate_rows(logged, self._validation, round_, self.queried))
+            rng = np.random.default_rng([cell.seed, LOG, round_])
+            logged = _logged(view, self.queried, cell.candidate_log, rng)
+            shared = {"round": np.full(len(logged.candidates), round_, dtype=np.int32)}
+            rows = candidate_rows(logged, self._waiting, self.queried, cell.candidate_log, rng)
+            self.log.candidates.append(shared | rows)
         self._labeled = np.concatenate([self._labeled, self.queried])
         self._waiting[self.queried] = False
 
@@ -185,18 +181,42 @@ def _logged(
     return replace(view, allowed=frozenset(Needs), candidates=np.union1d(drawn, queried), memo={})
 
 
-def _candidate_rows(
-    view: PoolView, validation: Evaluation, round_: int, queried: Int[np.ndarray, "batch"]
+def candidate_rows(
+    view: PoolView,
+    waiting: Bool[np.ndarray, "pool"],
+    queried: Int[np.ndarray, "batch"],
+    candidate_log: CandidateLog,
+    rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Every acquisition metric of every candidate, and what labeling it would change on the validation set."""
-    accuracy, loss = lookahead(
-        view.head, view.features, view.pool.labels[view.candidates], validation.features, validation.labels
+    """The dense look-ahead table of a round: every acquisition metric of every candidate, and what labeling it changes.
+
+    Of its true label on validation images (see `Changes`), at once and after `log_later` more labels, of random images
+    of those waiting; and, free of its label's noise, on pool images: the mean over the labels of both, as probable as
+    all labels of the pool make them.
+    """
+    head, pool, chosen = view.head, view.pool, view.candidates
+    images = view.validation.some(candidate_log.log_images, rng)
+    changes = lookahead(head, view.features, pool.labels[chosen], images.features, images.labels)
+    unlabeled = np.flatnonzero(waiting)
+    order = rng.choice(unlabeled, min(candidate_log.log_later + 1, len(unlabeled)), replace=False)
+    later = later_lookahead(head, pool.features, pool.labels, chosen, order, images.features, images.labels)
+    others, posterior = (
+        rng.choice(len(pool), min(candidate_log.log_images, len(pool)), replace=False),
+        view.oracle_proba,
     )
+    effects = label_effects(head, view.features, pool.features[others], posterior[others], head.temperature_)
+    targets = {
+        "accuracy_change": changes.accuracy,
+        "cross_entropy_change": changes.cross_entropy,
+        "cross_entropy_change_half_t": changes.half_t,
+        "cross_entropy_change_double_t": changes.double_t,
+        "brier_change": changes.brier,
+        "later_cross_entropy_change": later.cross_entropy,
+        "expected_cross_entropy_change": (posterior[chosen] * effects).sum(axis=1),
+    }
     return {
-        "round": np.full(len(view.candidates), round_, dtype=np.int32),
-        "candidate": view.candidates.astype(np.int32),
-        "queried": np.isin(view.candidates, queried),
+        "candidate": chosen.astype(np.int32),
+        "queried": np.isin(chosen, queried),
         **acquisition_table(view),
-        "accuracy_change": accuracy.astype(np.float32),
-        "cross_entropy_change": loss.astype(np.float32),
+        **{name: change.astype(np.float32) for name, change in targets.items()},
     }

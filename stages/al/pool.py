@@ -18,12 +18,27 @@ MOST_PAIRS = 2**27
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """Labeled images outside the pool."""
+
+    features: Float[np.ndarray, "n dim"]
+    labels: Int[np.ndarray, "n"]
+
+    def some(self, size: int, rng: np.random.Generator) -> "Evaluation":
+        """So many of them at random; all where there are no more."""
+        if len(self.labels) <= size:
+            return self
+        rows = np.sort(rng.choice(len(self.labels), size, replace=False))
+        return Evaluation(self.features[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
 class Pool:
     """All training images in a fixed order, and what can be said of them without labels.
 
     views : projected features (n_views, n_pool, dim) float32, the identity view first
     labels : what the oracle would answer; strategies never see this
-    derived : where label-free arrays are kept, so that every seed and strategy shares them
+    derived : where arrays made of it are kept, so that every seed and strategy shares them
     """
 
     views: Float[np.ndarray, "views pool dim"]

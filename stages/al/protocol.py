@@ -108,11 +108,16 @@ class CandidateLog:
     """rounds from one candidate log to the next"""
     log_candidates: int = 2000
     """candidates logged of a round at most, drawn at random (the queried ones always)"""
+    log_images: int = 500
+    """images that changes are measured on at most, drawn each round: of the validation set, and of the pool"""
+    log_later: int = 10
+    """random labels after which a candidate's later change is measured"""
 
     def check(self) -> None:
         """Raises InputError where nothing could be logged."""
-        if self.log_seeds < 0 or self.log_every < 1 or self.log_candidates < 1:
+        if self.log_seeds < 0 or self.log_every < 1 or min(self.log_candidates, self.log_images, self.log_later) < 1:
             raise InputError(
-                f"log_seeds={self.log_seeds} must be at least 0, log_every={self.log_every} and "
-                f"log_candidates={self.log_candidates} at least 1"
+                f"log_seeds={self.log_seeds} must be at least 0, log_every={self.log_every}, "
+                f"log_candidates={self.log_candidates}, log_images={self.log_images} and log_later={self.log_later} "
+                f"at least 1"
             )

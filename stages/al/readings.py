@@ -87,8 +87,9 @@ def fast_exp(x):
 @no_type_check
 def fast_log(x):
     """log of a float32 that is positive and not denormal, to 1e-7 of the larger of it and 1."""
-    bits = np.float32(x).view(np.int32) - np.int32(0x3F3504F3)  # log(x) = k log 2 + log(f), f from sqrt(1/2) to sqrt(2)
-    power = np.float32(bits >> np.int32(23))
+    # log(x) = k log 2 + log(f), f from sqrt(1/2) to sqrt(2); without the casts numba goes on in 64 bits, half as fast
+    bits = np.int32(np.float32(x).view(np.int32) - np.int32(0x3F3504F3))
+    power = np.float32(np.int32(bits >> np.int32(23)))
     part = np.int32((bits & np.int32(0x7FFFFF)) + np.int32(0x3F3504F3)).view(np.float32) - np.float32(1)
     value = np.float32(7.0376836e-2)
     value = value * part - np.float32(1.1514610e-1)

@@ -17,7 +17,8 @@ from stages.al.heads.base import HEADS
 from stages.al.heads.closed_form import ClosedFormSoftmax, softmax
 from stages.al.heads.members import Members, bootstrap_members, dropout_members
 from stages.al.logits import BLOCK, TrackedLogits
-from stages.al.pool import Pool
+from stages.al.pool import Evaluation, Pool
+from stages.al.posterior import posterior_seeing_labels
 from stages.al.readings import Reading, read
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class Needs(StrEnum):
     CLOSED_FORM = "closed form"
     MEMBERS = "members"
     ORACLE = "oracle"
+    VALIDATION = "validation"
 
 
 HEAD_MUST = {Needs.LINEAR: "affine", Needs.MEMBERS: "affine", Needs.CLOSED_FORM: "influence"}
@@ -98,6 +100,7 @@ class PoolView:
     labeled, labels : pool indices labeled so far, in order, and their labels
     distance_to_labeled : squared Euclidean distance of each candidate to its nearest labeled image (inf if none)
     progress : round as a fraction of the budget, validation accuracy and cross-entropy of the current head
+    held_out : the labeled validation images, asked for as `validation`
     followers : what the run keeps from round to round; see `following`
     """
 
@@ -107,6 +110,7 @@ class PoolView:
     labels: Int[np.ndarray, "labeled"]
     fitted_head: Any
     tracked: TrackedLogits | None = None
+    held_out: Evaluation | None = None
     state: dict[str, float] = field(default_factory=dict)
     allowed: frozenset[Needs] = frozenset(Needs)
     memo: dict[str, Any] = field(default_factory=dict)
@@ -253,6 +257,20 @@ class PoolView:
         """The candidates' true labels: for ablations that show how much knowing them would help."""
         self._require(Needs.ORACLE)
         return self.pool.labels[self.candidates]
+
+    @property
+    def oracle_proba(self) -> Float32[np.ndarray, "pool classes"]:
+        """What all labels of the pool together say of each of its images, which is for ablations too."""
+        self._require(Needs.ORACLE)
+        return posterior_seeing_labels(self.pool)
+
+    @property
+    def validation(self) -> Evaluation:
+        """The validation images and their labels."""
+        self._require(Needs.VALIDATION)
+        if self.held_out is None:
+            raise ValueError("this round has no validation images")
+        return self.held_out
 
     def following(self, key: Hashable, make: Callable[[], F]) -> F:
         """What the run keeps under that key, made when first asked for, and brought up to date.

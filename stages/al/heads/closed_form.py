@@ -211,10 +211,20 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         Exact as long as nothing but the squared errors changes: a penalty chosen by cross-validation, a fitted
         temperature, class weights, the number of dimensions and the directions kept stay as they are.
         """
-        X, candidates = self._checked(X, np.float64), self._checked(candidates, np.float64)
+        gains, constants = self.gains(candidates, places)
+        return self._checked(X, np.float64) @ gains.T + constants
+
+    def gains(
+        self, candidates: Any, places: Int[np.ndarray, "m"] | None = None
+    ) -> tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m"]]:
+        """By how much labeling each candidate moves the weights and the intercept, per unit of its surprise.
+
+        See `influence`, which is x'g and the constant.
+        """
+        candidates = self._checked(candidates, np.float64)
         weight = np.ones(len(candidates)) if places is None else self.class_weight_[places]
         gains, constants = self._least_squares().gains(self.reduce(candidates), weight)
-        return X @ self.expand(gains).T + constants
+        return self.expand(gains), constants
 
     def inverse(self) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "size size"]]:
         """The two matrices that say how a new image moves the predictions; see `LeastSquares.inverse` and `rows`."""

@@ -30,6 +30,7 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     surrogate,
     svm_min_margin,
     tcm,
+    true_gain,
     true_loss,
     typiclust,
     uherding,
