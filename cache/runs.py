@@ -66,7 +66,9 @@ class RunStore:
         remove(path / "candidates.parquet")
         for name, table in (("rounds", rounds), ("candidates", candidates)):
             if table is not None:
-                write_whole(path / f"{name}.parquet", partial(pq.write_table, table, compression="zstd"))
+                write_whole(
+                    path / f"{name}.parquet", partial(pq.write_table, table, compression="zstd", use_dictionary=False)
+                )
         write_json(path / "run.json", record)
         return StoredRun(path, dict(record))
 

@@ -6,7 +6,6 @@ that one sum of exponentials, less one term, serves every label of a candidate. 
 `ClosedFormSoftmax.influence`; the loops are in single precision, their sums in double.
 """
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import NamedTuple, no_type_check
 
@@ -16,6 +15,9 @@ from jaxtyping import Float, Float32, Int
 
 from stages.al.heads.closed_form import ClosedFormSoftmax, log_targets
 from stages.al.readings import BLOCK, LEAST, SMALLEST, fast_exp, fast_log
+
+QUARTER = BLOCK // 4
+"""A logarithm is taken of the product of four images, a quarter of a block apart."""
 
 
 class Changes(NamedTuple):
@@ -98,12 +100,16 @@ def label_effects(
     Cost O(m n (dim + classes)), for all labels; times the number of different class weights.
     """
     n_classes = proba.shape[1]
+    if n_classes == 1:
+        return np.zeros((len(candidates), 1))
     logits, surprise = _softmax_inputs(head, candidates, X, None, temperature)
-    more = target_step(head.epsilon, temperature)
+    more = _target_step(head.epsilon, temperature)
     before, effects = np.zeros((1, 1)), np.zeros((len(candidates), n_classes))
     still = np.zeros((1, len(X)), np.float32), np.zeros((1, n_classes), np.float32)
     _log_sums(logits, *still, np.float32(more), np.zeros(1, np.int64), before)
-    for places, moves in moves_by_weight(head, candidates, X):
+    for weight in np.unique(head.class_weight_):
+        places = np.flatnonzero(head.class_weight_ == weight)
+        moves = _moves(head, candidates, X, np.full(len(candidates), places[0]))
         after = np.empty((len(candidates), len(places)))
         _log_sums(logits, moves, surprise, np.float32(more), places, after)
         expected = moves @ proba.astype(np.float32)
@@ -111,29 +117,18 @@ def label_effects(
     return (effects - before) / len(X)
 
 
-def target_step(epsilon: float, temperature: float = 1.0) -> float:
+def _target_step(epsilon: float, temperature: float = 1.0) -> float:
     """log(1 + eps) - log(eps): by how much more a label's target is than the others', in units of the temperature."""
     off, on = np.sort(log_targets(np.arange(1), 2, epsilon)[0])
     return float((on - off) / temperature)
-
-
-def moves_by_weight(
-    head: ClosedFormSoftmax, candidates: Float[np.ndarray, "m dim"], X: Float[np.ndarray, "n dim"]
-) -> Iterator[tuple[Int[np.ndarray, "places"], Float32[np.ndarray, "m n"]]]:
-    """e'g of every candidate and image, once for each different class weight with the classes that have it."""
-    for weight in np.unique(head.class_weight_):
-        places = np.flatnonzero(head.class_weight_ == weight)
-        yield places, _moves(head, candidates, X, np.full(len(candidates), places[0]))
 
 
 def _moves(
     head: ClosedFormSoftmax, candidates: np.ndarray, X: np.ndarray, labels: Int[np.ndarray, "m"]
 ) -> Float32[np.ndarray, "m n"]:
     gains, constants = head.gains(candidates, labels)
-    images, moves = X.astype(np.float64).T, np.empty((len(gains), len(X)), np.float32)
-    for start in range(0, len(gains), BLOCK):
-        rows = slice(start, start + BLOCK)
-        moves[rows] = gains[rows] @ images + constants[rows, None]
+    moves = gains.astype(np.float32) @ X.astype(np.float32).T
+    moves += constants.astype(np.float32)[:, None]
     return moves
 
 
@@ -153,7 +148,7 @@ def _softmax_inputs(
     logits -= logits.max(axis=1, keepdims=True)
     surprise = -head.raw_logits(candidates.astype(np.float64)) / temperature
     if labels is not None:
-        surprise[np.arange(len(labels)), labels] += target_step(head.epsilon, temperature)
+        surprise[np.arange(len(labels)), labels] += _target_step(head.epsilon, temperature)
     surprise -= surprise.mean(axis=1, keepdims=True)
     return np.ascontiguousarray(logits.T, dtype=np.float32), surprise.astype(np.float32)
 
@@ -231,7 +226,7 @@ def _log_sums(logits, moves, surprise, more, labels, sums):
     values, share = np.empty((classes, BLOCK), np.float32), np.empty((classes, BLOCK), np.float32)
     high, second = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     place, rest = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.float32)
-    lead = np.empty(BLOCK, np.float32)
+    lead, inner = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     sums[:] = 0
     for i in range(len(moves)):
         for start in range(0, n, BLOCK):
@@ -239,6 +234,8 @@ def _log_sums(logits, moves, surprise, more, labels, sums):
             move = moves[i, start : start + size]
             for e in range(size):
                 high[e], second[e], rest[e] = SMALLEST, SMALLEST, 0
+            for e in range(size, BLOCK):
+                inner[e] = 1
             for c in range(classes):
                 row, value, factor = logits[c, start : start + size], values[c], surprise[i, c]
                 for e in range(size):
@@ -262,11 +259,16 @@ def _log_sums(logits, moves, surprise, more, labels, sums):
             for j in range(len(labels)):
                 value, shares, total = values[labels[j]], share[labels[j]], base
                 for e in range(size):
-                    first = place[e] == labels[j]
-                    level = second[e] if first else np.float32(0)
-                    others = rest[e] if first else np.float32(1) + lead[e] * (rest[e] - shares[e])
+                    largest = place[e] == labels[j]
+                    level = second[e] if largest else np.float32(0)
+                    others = rest[e] if largest else np.float32(1) + lead[e] * (rest[e] - shares[e])
                     above = value[e] - high[e] + more * move[e] - level
                     small = fast_exp(max(-abs(above), np.float32(LEAST)))
                     own, scale = (np.float32(1), small) if above > 0 else (small, np.float32(1))
-                    total += level + max(above, np.float32(0)) + fast_log(own + scale * others)
+                    inner[e] = own + scale * others
+                    total += level + max(above, np.float32(0))
+                for e in range(QUARTER):
+                    total += fast_log(
+                        (inner[e] * inner[e + QUARTER]) * (inner[e + 2 * QUARTER] * inner[e + 3 * QUARTER])
+                    )
                 sums[i, j] += total

@@ -17,7 +17,7 @@ from stages.al.lookahead import label_effects, later_lookahead, lookahead
 from stages.al.metrics import classification_metrics
 from stages.al.pool import Evaluation, Pool
 from stages.al.protocol import CandidateLog, Protocol
-from stages.al.strategies.base import Strategy
+from stages.al.strategies.base import Strategy, drawn
 from stages.al.view import Needs, PoolView
 
 INITIAL, CANDIDATES, QUERY, LOG, HEAD = 0, 1, 2, 3, 4
@@ -195,15 +195,14 @@ def candidate_rows(
     all labels of the pool make them.
     """
     head, pool, chosen = view.head, view.pool, view.candidates
+    half = -(-candidate_log.log_images // 2)
     images = view.validation.some(candidate_log.log_images, rng)
     changes = lookahead(head, view.features, pool.labels[chosen], images.features, images.labels)
     unlabeled = np.flatnonzero(waiting)
-    order = rng.choice(unlabeled, min(candidate_log.log_later + 1, len(unlabeled)), replace=False)
-    later = later_lookahead(head, pool.features, pool.labels, chosen, order, images.features, images.labels)
-    others, posterior = (
-        rng.choice(len(pool), min(candidate_log.log_images, len(pool)), replace=False),
-        view.oracle_proba,
-    )
+    order = rng.permutation(unlabeled)[: candidate_log.log_later + 1]
+    fewer = images.some(half, rng)
+    later = later_lookahead(head, pool.features, pool.labels, chosen, order, fewer.features, fewer.labels)
+    others, posterior = drawn(len(pool), half, rng), view.oracle_proba
     effects = label_effects(head, view.features, pool.features[others], posterior[others], head.temperature_)
     targets = {
         "accuracy_change": changes.accuracy,

@@ -88,6 +88,10 @@ class Pool:
 
     def typicality(self) -> Float[np.ndarray, "pool"]:
         """1 / mean squared distance to the 20 nearest pool images, L2-normalised features (TypiClust, equation 1)."""
+        return self._typicality
+
+    @cached_property
+    def _typicality(self) -> Float[np.ndarray, "pool"]:
         if len(self) == 1:
             return np.ones(1)
         _, squared = self.neighbours(min(TYPICALITY_NEIGHBOURS, len(self) - 1))

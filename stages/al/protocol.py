@@ -109,7 +109,7 @@ class CandidateLog:
     log_candidates: int = 2000
     """candidates logged of a round at most, drawn at random (the queried ones always)"""
     log_images: int = 500
-    """images that changes are measured on at most, drawn each round: of the validation set, and of the pool"""
+    """validation images that changes are measured on at most, drawn each round; half as many later, and of the pool"""
     log_later: int = 10
     """random labels after which a candidate's later change is measured"""
 

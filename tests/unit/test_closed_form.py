@@ -11,7 +11,6 @@ from sklearn.utils.class_weight import compute_sample_weight
 from stages.al.heads import HEADS
 from stages.al.heads.closed_form import PENALTIES, log_targets
 from stages.al.heads.spectrum import Spectrum
-from stages.al.lookahead import lookahead
 from tests.conftest import blobs
 
 SHAPES = [(120, 10), (8, 30), (30, 30), (29, 30), (31, 30)]
@@ -73,53 +72,6 @@ def test_temperature_changes_confidence_and_no_prediction(rng: np.random.Generat
 def test_impossible_parameters_are_refused(spec: str, rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="must be"):
         HEADS.build(spec).fit(*blobs(rng))
-
-
-@pytest.mark.parametrize(
-    "spec",
-    ["inv", "solve", "pinv", "ridge", "ridge:penalty=0.1:temperature=1", "ridge:intercept=true", "pinv:intercept=true"],
-)
-@pytest.mark.parametrize("n_labeled", [60, 7, 12, 11], ids=["n>d", "n<d", "n=d", "n=d-1"])
-def test_lookahead_is_refitting(spec: str, n_labeled: int, rng: np.random.Generator) -> None:
-    """Every (candidate, label) of a small pool, duplicates of labeled images among them."""
-    X, y = blobs(rng, n=150, dim=12, n_classes=3)
-    X = X.astype(np.float64)
-    labeled, candidates, evaluation = X[:n_labeled], np.vstack([X[60:80], X[:3], 2 * X[1:2]]), X[80:]
-    head = HEADS.build(spec, n_classes=3).fit(labeled, y[:n_labeled])
-    before = head.score(evaluation, y[80:]), log_loss(head, evaluation, y[80:])
-    for label in range(3):
-        accuracy, loss = lookahead(head, candidates, np.full(len(candidates), label), evaluation, y[80:])
-        for i, candidate in enumerate(candidates):
-            refitted = HEADS.build(spec, n_classes=3).fit(
-                np.vstack([labeled, candidate]), np.append(y[:n_labeled], label)
-            )
-            assert accuracy[i] == pytest.approx(refitted.score(evaluation, y[80:]) - before[0], abs=1e-5)
-            assert loss[i] == pytest.approx(log_loss(refitted, evaluation, y[80:]) - before[1], rel=1e-5, abs=1e-5)
-
-
-@pytest.mark.parametrize("spec", ["inv", "solve", "pinv", "ridge"])
-@pytest.mark.parametrize("dim", [5, 20, 33])
-def test_lookahead_is_refitting_while_classes_are_unseen(spec: str, dim: int, rng: np.random.Generator) -> None:
-    """Classes without a label tie; the tie must fall the same way in the look-ahead, in a refit, and row by row."""
-    X, y = blobs(rng, n=160, dim=dim, n_classes=10)
-    X, y = X.astype(np.float64), rng.permutation(y)
-    labeled = np.flatnonzero(y < 4)[:9]
-    head = HEADS.build(spec, n_classes=10).fit(X[labeled], y[labeled])
-    assert head.predict(X).tolist() == [int(head.predict(x[None])[0]) for x in X]
-    assert np.array_equal(head.predict(X), head.predict(np.asfortranarray(X)))
-    candidates = np.arange(60, 66)
-    for label in (0, 3, 4, 9):
-        accuracy, _ = lookahead(head, X[candidates], np.full(6, label), X[90:], y[90:])
-        for i, candidate in enumerate(candidates):
-            rows = np.append(labeled, candidate)
-            refitted = HEADS.build(spec, n_classes=10).fit(X[rows], np.append(y[labeled], label))
-            assert accuracy[i] == pytest.approx(refitted.score(X[90:], y[90:]) - head.score(X[90:], y[90:]), abs=1e-5)
-
-
-def log_loss(head: object, X: np.ndarray, y: np.ndarray) -> float:
-    """Mean -log softmax of the true class, computed apart from the library."""
-    logits = (X @ head.weights_ + head.intercept_) / head.temperature_  # type: ignore[attr-defined]
-    return float((scipy.special.logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]).mean())
 
 
 def test_influence_moves_the_logits_as_refitting_does(rng: np.random.Generator) -> None:
