@@ -100,7 +100,7 @@ class ProtocolConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateLog:
-    """What is written down for the surrogate to learn from: the dense look-ahead table of some rounds (`candidate_rows`).
+    """What is written down for the surrogate to learn from: dense look-ahead tables (`candidate_rows`) of some rounds.
 
     A round of 10 classes and 50 dimensions takes about 20 us of one core a row, and a row 54 bytes: by these defaults
     20 rounds of 2,000 rows in a run of 210 labels, or 2.2 MB.
