@@ -45,6 +45,19 @@ def records(root: Path) -> list[dict]:
     return [run.record for run in RunStore(root / "runs")]
 
 
+def test_candidate_logs_of_another_format_are_made_anew(
+    folder: Path, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("pipeline.grid.LOG_FORMAT", 1)
+        assert al(folder, root, "--seeds", "3") == 0
+    assert al(folder, root, "--seeds", "3") == 0
+    assert al(folder, root, "--seeds", "3") == 0
+    said = capsys.readouterr().out
+    assert [f"{new} new runs" in said for new in (6, 4, 0)] == [True] * 3, "the third seed logs nothing"
+    assert {record["candidate_log"]["format"] for record in records(root) if record["candidate_log"]} == {2}
+
+
 def test_every_initial_set_from_the_command_line(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in INITIAL_SETS:
         assert al(folder, root, "--initial", name) == 0
