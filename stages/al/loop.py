@@ -139,7 +139,10 @@ class _Run:
         row["seconds_query"] = time.perf_counter() - started
         if cell.candidate_log and round_ % cell.candidate_log.log_every == 0:
             logged = _logged(view, self.queried, cell.candidate_log, np.random.default_rng([cell.seed, LOG, round_]))
-            self.log.candidates.append(_candidate_rows(logged, self._validation, round_, self.queried))
+            if cell.candidate_log.log_candidates:
+                self.log.candidates.append(_candidate_rows(logged, self._validation, round_, self.queried))
+            else:
+                self.log.candidates.append(_metric_rows(logged, round_))
         self._labeled = np.concatenate([self._labeled, self.queried])
         self._waiting[self.queried] = False
 
@@ -183,6 +186,15 @@ def _logged(
         return replace(view, allowed=frozenset(Needs))
     drawn = rng.choice(view.candidates, candidate_log.log_candidates, replace=False)
     return replace(view, allowed=frozenset(Needs), candidates=np.union1d(drawn, queried), memo={})
+
+
+def _metric_rows(view: PoolView, round_: int) -> dict[str, np.ndarray]:
+    """Every acquisition metric of every candidate."""
+    return {
+        "round": np.full(len(view.candidates), round_, dtype=np.int32),
+        "candidate": view.candidates.astype(np.int32),
+        **acquisition_table(view),
+    }
 
 
 def _candidate_rows(

@@ -107,12 +107,13 @@ class CandidateLog:
     log_every: int = 10
     """rounds from one candidate log to the next"""
     log_candidates: int = 2000
-    """candidates logged of a round at most, drawn at random (the queried ones always)"""
+    """candidates logged of a round at most, drawn at random (the queried ones always); with 0 the queried ones alone,
+    without what labeling them would change, so that it goes with every head (thesis)"""
 
     def check(self) -> None:
         """Raises InputError where nothing could be logged."""
-        if self.log_seeds < 0 or self.log_every < 1 or self.log_candidates < 1:
+        if self.log_seeds < 0 or self.log_every < 1 or self.log_candidates < 0:
             raise InputError(
-                f"log_seeds={self.log_seeds} must be at least 0, log_every={self.log_every} and "
-                f"log_candidates={self.log_candidates} at least 1"
+                f"log_every={self.log_every} must be at least 1, log_seeds={self.log_seeds} and "
+                f"log_candidates={self.log_candidates} at least 0"
             )
