@@ -60,7 +60,8 @@ def markdown(done: Experiment) -> str:
         f"round to round\n\n{_table(['', *CORRELATIONS.values()], _correlation_rows(settings))}",
         f"Table 5.10: AUBC to {budget} labels, mean ± standard error over seeds {seeds}, which no model saw, "
         f"{CANDIDATES} candidates a round; the best strategy is bold. SM: the best of the six on these seeds, "
-        f"cherry-picked; selected: the one that table 5.8 chooses\n\n{_table(['', *STRATEGIES, 'SM', 'selected'], _aubc_rows(done))}",
+        "cherry-picked; selected: the one that table 5.8 chooses\n\n"
+        + _table(["", *STRATEGIES, "SM", "selected"], _aubc_rows(done)),
         f"The six models, the same\n\n{_table(['', *(model.name for model in MODELS)], _model_rows(settings))}",
         "Paired differences of AUBC, mean ± standard error, and the p of two-sided tests; the best strategy is the "
         "best on these seeds\n\n"
