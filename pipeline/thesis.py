@@ -1,6 +1,7 @@
 """The thesis's surrogate experiment: logs of all strategies, six models, each of them as a strategy (002, 5.6, 5.8).
 
-Every step is kept: runs in the run store, models in their folders. What is there already is not done again.
+Every step is kept: runs in the run store, models in their folders. What is there already is not done again. As the
+thesis's, a model may score images that it learned from, in runs that it did not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,13 +44,16 @@ THESIS_FORMAT = 1
 class Setting:
     """What was measured with one backbone and head.
 
-    rows : of the training table; correlations : of validation with test; mse : by model, then "train" and "test"
+    rows, images : of the training table, and how many different ones they are about; n_pool : images in the pool
+    correlations : of validation with test; mse : by model, then "train" and "test"
     group : the strategies and the six models on seeds that no model has seen, by their names
     """
 
     backbone: str
     head: str
     rows: int
+    images: int
+    n_pool: int
     correlations: Mapping[str, float]
     mse: Mapping[str, Mapping[str, float]]
     group: Group
@@ -129,6 +133,8 @@ def run_thesis(config: SurrogateConfig, tasks: Mapping[str, Task], heads: Sequen
     strategies = {name: name for name in STRATEGIES}
     for backbone, task in tasks.items():
         protocol = protocol_config(config).resolve(task.sizes[0])
+        if protocol.n_rounds(task.sizes[0]) < 2:
+            raise InputError(f"budget={protocol.budget} leaves nothing to query after {protocol.initial_size} labels")
         seen, unseen = range(LOG_SEEDS), evaluation_seeds(config.seeds)
         cells = {head: _cells(config, task, head, strategies, seen, protocol, QUERIED) for head in heads}
         logs, count = _run(config, task, cells)
@@ -221,6 +227,8 @@ def _setting(
         backbone=backbone,
         head=head,
         rows=len(table),
+        images=table["candidate"].nunique(),
+        n_pool=task.sizes[0],
         correlations=correlations(table),
         mse={model.name: read_manifest(folder_of(config, task, head, model))["mse"] for model in MODELS},
         group=Group(settings=runs["random"][0].settings, runs=(), results=tuple(results), shared=True),

@@ -56,6 +56,9 @@ def markdown(done: Experiment) -> str:
             f"{_table(['', *INPUTS], _error_rows(done, target))}"
             for target, said in TARGETS.items()
         ),
+        "What the models learn from: where the logs hold most of the pool's images, a model can know them by their "
+        "typicality and variation, and no run is one on images that it has not seen\n\n"
+        + _table(["", "rows", "images", "of the pool"], _log_rows(settings)),
         "Correlation of validation with test over all rounds of all logs, of the levels and of the changes from "
         f"round to round\n\n{_table(['', *CORRELATIONS.values()], _correlation_rows(settings))}",
         f"Table 5.10: AUBC to {budget} labels, mean ± standard error over seeds {seeds}, which no model saw, "
@@ -105,6 +108,10 @@ def _error_rows(done: Experiment, target: str) -> list[list[str]]:
         for name, formatted in (("Average MSE", "{:.4e}"), ("Average rank", "{:.3f}")):
             rows.append([f"{name}, {part}", *map(formatted.format, table.loc[name])])
     return rows
+
+
+def _log_rows(settings: Sequence[Setting]) -> list[list[str]]:
+    return [[s.name, f"{s.rows:,}", f"{s.images:,}", f"{s.images / s.n_pool:.0%}"] for s in settings]
 
 
 def _correlation_rows(settings: Sequence[Setting]) -> list[list[str]]:

@@ -103,6 +103,10 @@ def test_the_logs_are_not_taken_for_candidates(folder: Path, root: Path, capsys:
     assert "no candidate logs" in capsys.readouterr().err
 
 
-def test_seeds_of_the_training_are_refused(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_of_the_training_and_empty_budgets_are_refused(
+    folder: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert thesis(folder, root, "--seeds", "4-6") == 2
     assert "learn from seeds 0 to 4" in capsys.readouterr().err
+    assert thesis(folder, root, "--budget", "10") == 2
+    assert "leaves nothing to query" in capsys.readouterr().err
