@@ -85,6 +85,8 @@ help:  ## explain every target and variable
 	@echo '             LOG_SEEDS seeds below this number log candidates for the surrogate [5]'
 	@echo '             LOG_EVERY rounds between two logs [10]    LOG_CANDIDATES logged of a round at most [2000]'
 	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
+	@echo '             RECIPE thesis: its experiment from the logs to tables 5.8 and 5.10 and figures 5.6 and 5.9, with'
+	@echo '                    BACKBONE=A,B HEAD=A,B [solve,ridge] SEEDS [5-14] BUDGET [310]'
 	@echo '  heads      SIZES numbers of random labels, comma-separated [10 to eight times the features'"'"' dimension]'
 	@echo '             HEAD also listing: the thesis'"'"'s own lines, nothing checked'
 	@echo '  queries    STRATEGY [typiclust,supclust]    BATCH [10]    BUDGET [100]    PCA, INITIAL and CANDIDATES as for al'
@@ -117,7 +119,7 @@ al: install  ## stage two: active learning, strategies x seeds, on cached featur
 	$(RUN) al $(TASK) --head '$(HEAD)' --strategy '$(STRATEGY)' --seeds '$(SEEDS)' --initial '$(INITIAL_SET)' --initial-size '$(INITIAL)' --batch-size $(BATCH) --budget '$(BUDGET)' --candidates $(CANDIDATES) --train-views $(TRAIN_VIEWS) --log-seeds $(LOG_SEEDS) --log-every $(LOG_EVERY) --log-candidates $(LOG_CANDIDATES) $(ARGS)
 
 surrogate: install  ## stage three: learn from the logs which image to label next, and test it
-	$(RUN) surrogate $(TASK) --head '$(HEAD)' --inputs $(INPUTS) --target $(TARGET) $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(ARGS)
+	$(RUN) surrogate $(TASK) --recipe '$(RECIPE)' $(if $(filter-out file default,$(origin HEAD)),--head '$(HEAD)') $(if $(filter-out file default,$(origin BUDGET)),--budget '$(BUDGET)') --inputs $(INPUTS) --target $(TARGET) $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(ARGS)
 
 report: install  ## curves, table and one HTML page of the runs
 	$(RUN) report --dataset '$(DATASET)' --backbone '$(BACKBONE)' --data-root '$(DATA_ROOT)' $(ARGS)

@@ -5,6 +5,7 @@ import shutil
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from stages.al.initial import require_initial
 from stages.al.strategies.surrogate import read_manifest
 from stages.al.variants import Redundant, parse_variant
 from stages.embed.config import EmbedConfig, PretrainConfig
+from stages.surrogate.config import TrainConfig
 
 REASONS_SHOWN = 10
 T = TypeVar("T", bound=TaskConfig)
@@ -123,7 +125,11 @@ def al(config: AlConfig) -> int:
 
 def surrogate(config: SurrogateConfig) -> int:
     """Stage three: train on the logs, then run the surrogate on seeds that training never saw."""
-    config = _rooted(config)
+    if config.recipe == "thesis":
+        return _thesis(config)
+    if config.budget:
+        warnings.warn("BUDGET= is ignored: the surrogate runs with the protocols of its logs", stacklevel=2)
+    config = replace(_rooted(config), head=config.head or "ridge")
     started = time.perf_counter()
     store = RunStore(config.data_root / "runs")
     check_grid([config.head], ["surrogate"], config.workers, config.engine)
@@ -144,6 +150,28 @@ def surrogate(config: SurrogateConfig) -> int:
         print("every seed of these runs trained the surrogate: `make al SEEDS=10` adds seeds it never saw")
         return 0
     _say_runs(done, new, started)
+    return 0
+
+
+def _thesis(config: SurrogateConfig) -> int:
+    """The thesis's experiment: logs, models, runs, tables and figures, for every backbone and head."""
+    from pipeline.thesis import HEADS, STRATEGIES, check_thesis, run_thesis
+    from pipeline.thesis_report import markdown, write_report
+
+    config = _rooted(config)
+    started = time.perf_counter()
+    if config.training != TrainConfig():
+        warnings.warn("the recipe thesis has its own inputs and targets: those asked for are ignored", stacklevel=2)
+    heads, backbones = ([part.strip() for part in text.split(",")] for text in (config.head or HEADS, config.backbone))
+    check_grid(heads, [*STRATEGIES, "surrogate"], config.workers, config.engine)
+    check_thesis(config)
+    tasks = {name: _prepare(replace(config, backbone=name), config.pca) for name in backbones}
+    done = run_thesis(config, tasks, list(dict.fromkeys(heads)))
+    files = write_report(done, local_folder(config.data_root) / "reports")
+    seconds = time.perf_counter() - started
+    print(f"{done.new_runs} new runs, {done.n_runs - done.new_runs} reused, in {seconds:.0f} s\n\n{markdown(done)}")
+    for path in files:
+        print(path)
     return 0
 
 

@@ -60,11 +60,17 @@ class AlConfig(TaskConfig):
 class SurrogateConfig(TaskConfig):
     """Learn from the candidate logs which image to label next, then run what was learned as a strategy."""
 
-    head: str = "ridge"
-    """the head of the logs"""
+    recipe: Literal["", "thesis"] = ""
+    """thesis: its own experiment, from the logs to the tables, with rows of queried images and six models"""
+    head: str = ""
+    """the head of the logs [ridge]; of the recipe thesis heads, comma-separated [solve,ridge]"""
+    budget: str = ""
+    """recipe thesis: images labeled in all, or a percentage of the pool [310]"""
+    search: int = 20
+    """recipe thesis: hyperparameter settings tried for each model"""
     training: TrainConfig = field(default_factory=TrainConfig)
     seeds: str = ""
-    """seeds to run the surrogate on; by default those of the runs that its training never saw"""
+    """seeds to run the surrogate on; by default those of the runs that its training never saw, of the thesis 5-14"""
 
 
 @dataclass(frozen=True, kw_only=True)

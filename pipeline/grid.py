@@ -160,10 +160,13 @@ def plan(
 def _logs_candidates(candidate_log: CandidateLog | None, head: Any, protocol: Protocol, seed: int) -> bool:
     """Whether a run is one for the surrogate to learn from: its head must know what labeling a candidate changes.
 
-    With all views as rows it does not: they move it by more than one term.
+    With all views as rows it does not: they move it by more than one term. A log of the queried images alone does not
+    ask.
     """
+    if candidate_log is None or seed >= candidate_log.log_seeds:
+        return False
     knows = hasattr(head, "influence") and protocol.train_views == "first"
-    return candidate_log is not None and seed < candidate_log.log_seeds and knows
+    return knows or candidate_log.log_candidates == 0
 
 
 def run_grid(

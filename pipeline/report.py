@@ -202,7 +202,7 @@ def _manifests(folder: Path) -> dict[str, dict[str, Any]]:
     A damaged one is named on stderr and left out.
     """
     manifests = {}
-    for path in sorted((folder / "surrogates").glob("*/*/*/manifest.json")):
+    for path in sorted((folder / "surrogates").rglob("manifest.json")):
         try:
             manifest = json.loads(path.read_bytes())
             quality = manifest.get("quality")

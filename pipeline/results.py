@@ -238,12 +238,13 @@ def _group(runs: list[Run]) -> Group:
     shared = len(common) > 1
     counted = {label: common if shared else set(by_seed) for label, by_seed in by_label.items()}
     random = {seed: by_label["random"][seed] for seed in counted["random"]} if "random" in by_label else {}
-    results = [_result(label, by_seed, counted[label], random) for label, by_seed in sorted(by_label.items())]
+    results = [result_of(label, by_seed, counted[label], random) for label, by_seed in sorted(by_label.items())]
     results.sort(key=lambda result: -result.aubc.mean)
     return Group(settings=runs[0].settings, runs=tuple(runs), results=tuple(results), shared=shared)
 
 
-def _result(label: str, by_seed: Mapping[int, Run], counted: set[int], random: Mapping[int, Run]) -> Result:
+def result_of(label: str, by_seed: Mapping[int, Run], counted: set[int], random: Mapping[int, Run]) -> Result:
+    """A strategy's result from its runs by seed, of which some count, beside random's."""
     runs = [by_seed[seed] for seed in sorted(counted)]
     paired = tuple(sorted(counted & set(random))) if label != "random" else ()
     return Result(

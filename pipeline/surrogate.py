@@ -34,10 +34,11 @@ def train_surrogate(config: SurrogateConfig, task: Task, runs: Sequence[StoredRu
     Raises CacheMissError (no logs), InputError (a single seed).
     """
     require_writable(local_folder(config.data_root))
+    runs = [run for run in runs if (run.record["candidate_log"] or {}).get("candidates")]
     logs = [Log(path=run.candidates_path, seed=run.record["run"]["seed"]) for run in runs if run.candidates_path]
     logged = [(run.path.name, run.record["candidate_log"]) for run in runs if run.candidates_path]
     learned_from = digest_json([TRAIN_FORMAT, logged, asdict(config.training)])
-    if _stands(folder, learned_from):
+    if stands(folder, learned_from):
         return False
     table = build_table(logs, config.training)
     about = {**task.about, "head": config.head, "logs": len(logs), "learned_from": learned_from}
@@ -68,7 +69,8 @@ def evaluate_surrogate(
     return run_grid(task, cells, store, config.workers, config.engine)
 
 
-def _stands(folder: Path, learned_from: str) -> bool:
+def stands(folder: Path, learned_from: str) -> bool:
+    """Whether a folder holds the whole model of what the digest says."""
     try:
         return bool(read_manifest(folder)["about"]["learned_from"] == learned_from)
     except (CacheError, KeyError):

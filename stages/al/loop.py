@@ -133,9 +133,13 @@ class _Run:
         if cell.candidate_log and round_ % cell.candidate_log.log_every == 0:
             rng = np.random.default_rng([cell.seed, LOG, round_])
             logged = _logged(view, self.queried, cell.candidate_log, rng)
-            shared = {"round": np.full(len(logged.candidates), round_, dtype=np.int32)}
-            rows = candidate_rows(logged, self._waiting, self.queried, cell.candidate_log, rng)
-            self.log.candidates.append(shared | rows)
+            dense = cell.candidate_log.log_candidates > 0
+            rows = (
+                candidate_rows(logged, self._waiting, self.queried, cell.candidate_log, rng)
+                if dense
+                else (metric_rows(logged))
+            )
+            self.log.candidates.append({"round": np.full(len(logged.candidates), round_, dtype=np.int32)} | rows)
         self._labeled = np.concatenate([self._labeled, self.queried])
         self._waiting[self.queried] = False
 
@@ -181,6 +185,11 @@ def _logged(
     return replace(view, allowed=frozenset(Needs), candidates=np.union1d(drawn, queried), memo={})
 
 
+def metric_rows(view: PoolView) -> dict[str, np.ndarray]:
+    """Every acquisition metric of every candidate."""
+    return {"candidate": view.candidates.astype(np.int32), **acquisition_table(view)}
+
+
 def candidate_rows(
     view: PoolView,
     waiting: Bool[np.ndarray, "pool"],
@@ -214,8 +223,7 @@ def candidate_rows(
         "expected_cross_entropy_change": (posterior[chosen] * effects).sum(axis=1),
     }
     return {
-        "candidate": chosen.astype(np.int32),
+        **metric_rows(view),
         "queried": np.isin(chosen, queried),
-        **acquisition_table(view),
         **{name: change.astype(np.float32) for name, change in targets.items()},
     }

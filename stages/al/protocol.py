@@ -111,7 +111,8 @@ class CandidateLog:
     log_every: int = 10
     """rounds from one candidate log to the next"""
     log_candidates: int = 2000
-    """candidates logged of a round at most, drawn at random (the queried ones always)"""
+    """candidates logged of a round at most, drawn at random (the queried ones always); with 0 the queried ones alone,
+    without what labeling them would change, so that it goes with every head (thesis)"""
     log_images: int = 500
     """validation images that changes are measured on at most, drawn each round; half as many later, and of the pool"""
     log_later: int = 10
@@ -119,9 +120,9 @@ class CandidateLog:
 
     def check(self) -> None:
         """Raises InputError where nothing could be logged."""
-        if self.log_seeds < 0 or self.log_every < 1 or min(self.log_candidates, self.log_images, self.log_later) < 1:
+        least_one = min(self.log_every, self.log_images, self.log_later)
+        if min(self.log_seeds, self.log_candidates) < 0 or least_one < 1:
             raise InputError(
-                f"log_seeds={self.log_seeds} must be at least 0, log_every={self.log_every}, "
-                f"log_candidates={self.log_candidates}, log_images={self.log_images} and log_later={self.log_later} "
-                f"at least 1"
+                f"log_seeds={self.log_seeds} and log_candidates={self.log_candidates} must be at least 0, "
+                f"log_every={self.log_every}, log_images={self.log_images} and log_later={self.log_later} at least 1"
             )

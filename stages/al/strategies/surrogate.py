@@ -42,7 +42,7 @@ def load_surrogate(folder: str) -> tuple[dict[str, Any], list[Any]]:
     return _load(folder, digest_file(Path(folder) / "manifest.json") if Path(folder).exists() else "")
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _load(folder: str, manifest_digest: str) -> tuple[dict[str, Any], list[Any]]:
     import xgboost
 
