@@ -29,13 +29,14 @@ from pipeline.config import (
     SurrogateConfig,
     TaskConfig,
 )
+from pipeline.gains import evaluate_surrogate, matching_runs, train_surrogate
 from pipeline.grid import check_grid, expand, parse_seeds, plan, run_grid
 from pipeline.report import ReportConfig, make_report
 from pipeline.results import strategy_labels
-from pipeline.surrogate import evaluate_surrogate, matching_runs, train_surrogate
+from pipeline.surrogate import compare, learn_surrogate
 from pipeline.task import Task, find_features, model_folder, prepare_task
 from stages.al.initial import require_initial
-from stages.al.strategies.surrogate import read_manifest
+from stages.al.models import read_manifest
 from stages.al.variants import Redundant, parse_variant
 from stages.embed.config import EmbedConfig, PretrainConfig
 from stages.surrogate.config import TrainConfig
@@ -124,20 +125,47 @@ def al(config: AlConfig) -> int:
 
 
 def surrogate(config: SurrogateConfig) -> int:
-    """Stage three: train on the logs, then run the surrogate on seeds that training never saw."""
-    if config.recipe == "thesis":
-        return _thesis(config)
+    """Stage three: learn what to query, then run what was learned on seeds that it never saw."""
+    recipe = {"returns": _returns, "gains": _gains, "thesis": _thesis}[config.recipe]
+    return recipe(config)
+
+
+def _returns(config: SurrogateConfig) -> int:
+    """Random mixtures of strategies, what accuracy did next, and a model of it."""
+    config = replace(_rooted(config), head=config.head or "ridge")
+    started = time.perf_counter()
+    if min(config.explore, config.turns, config.own) < 0 or config.explore < 2:
+        raise InputError(f"explore={config.explore} must be at least 2, turns={config.turns} and own={config.own} 0")
+    check_grid([config.head], ["surrogate"], config.workers, config.engine)
+    seeds = parse_seeds(config.seeds) if config.seeds else None
+    tasks = [_prepare(replace(config, dataset=name), config.pca) for name in config.dataset.split(",")]
+    folder = model_folder(config.data_root, tasks[0], config.head, "returns")
+    if len(tasks) > 1:
+        folder = local_folder(config.data_root) / "surrogates" / f"of-{len(tasks)}-pools"
+    new = learn_surrogate(config, tasks, folder)
+    manifest = read_manifest(folder)
+    print(f"{'learned' if new else 'reused'} the surrogate: {manifest['rows']} queries, {folder}")
+    shares = sorted(manifest["importance"].items(), key=lambda item: -item[1])
+    print("what it looks at: " + ", ".join(f"{name} {share:.2f}" for name, share in shares[:8]))
+    for task in tasks:
+        done, count = compare(config, task, RunStore(config.data_root / "runs"), seeds, folder)
+        _say_runs(done, count, started)
+    return 0
+
+
+def _gains(config: SurrogateConfig) -> int:
+    """The dense look-ahead tables of `al`, a model of what one label changes, and runs of it."""
     if config.budget:
         warnings.warn("BUDGET= is ignored: the surrogate runs with the protocols of its logs", stacklevel=2)
     config = replace(_rooted(config), head=config.head or "ridge")
     started = time.perf_counter()
     store = RunStore(config.data_root / "runs")
-    check_grid([config.head], ["surrogate"], config.workers, config.engine)
+    check_grid([config.head], ["gain_surrogate"], config.workers, config.engine)
     seeds = parse_seeds(config.seeds) if config.seeds else None
     task = _prepare(config, config.pca)
     _require_copies_together(config, task.sizes[0])
     runs = matching_runs(store, task, config.head)
-    folder = model_folder(config.data_root, task, config.head)
+    folder = model_folder(config.data_root, task, config.head, "gains")
     trained = train_surrogate(config, task, runs, folder)
     manifest = read_manifest(folder)
     print(
@@ -163,7 +191,7 @@ def _thesis(config: SurrogateConfig) -> int:
     if config.training != TrainConfig():
         warnings.warn("the recipe thesis has its own inputs and targets: those asked for are ignored", stacklevel=2)
     heads, backbones = ([part.strip() for part in text.split(",")] for text in (config.head or HEADS, config.backbone))
-    check_grid(heads, [*STRATEGIES, "surrogate"], config.workers, config.engine)
+    check_grid(heads, [*STRATEGIES, "gain_surrogate"], config.workers, config.engine)
     check_thesis(config)
     tasks = {name: _prepare(replace(config, backbone=name), config.pca) for name in backbones}
     done = run_thesis(config, tasks, list(dict.fromkeys(heads)))

@@ -60,8 +60,15 @@ class AlConfig(TaskConfig):
 class SurrogateConfig(TaskConfig):
     """Learn from the candidate logs which image to label next, then run what was learned as a strategy."""
 
-    recipe: Literal["", "thesis"] = ""
-    """thesis: its own experiment, from the logs to the tables, with rows of queried images and six models"""
+    recipe: Literal["returns", "gains", "thesis"] = "returns"
+    """returns: learn from random mixtures of strategies what accuracy does next; gains: from dense look-ahead tables
+    of `al` what one label changes; thesis: its own experiment, from logs to tables, with six models"""
+    explore: int = 40
+    """recipe returns: runs of random mixtures to learn from first"""
+    turns: int = 1
+    """recipe returns: how often what was learned is run and learned from too"""
+    own: int = 20
+    """recipe returns: its own runs in each turn"""
     head: str = ""
     """the head of the logs [ridge]; of the recipe thesis heads, comma-separated [solve,ridge]"""
     budget: str = ""

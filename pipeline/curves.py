@@ -28,7 +28,7 @@ Style = tuple[str, object]
 
 def named(group: Group) -> list[Result]:
     """The results of a picture's legend, best first."""
-    kept = {result.label for result in group.results if result.name in ("random", "surrogate")}
+    kept = {result.label for result in group.results if result.name == "random" or result.is_surrogate}
     best = [result.label for result in group.results if result.label not in kept][: max(0, MOST_NAMED - len(kept))]
     return [result for result in group.results if result.label in kept.union(best)]
 
@@ -38,12 +38,12 @@ def line_styles(group: Group, names: Sequence[str]) -> dict[str, Style]:
 
     names : all labels of a report but those two kinds', so that a strategy looks the same in each of its pictures
     """
-    surrogates = sorted(result.label for result in group.results if result.name == "surrogate")
+    surrogates = sorted(result.label for result in group.results if result.is_surrogate)
     styles: dict[str, Style] = {}
     for result in named(group):
         if result.name == "random":
             styles[result.label] = (GREY, "--")
-        elif result.name == "surrogate":
+        elif result.is_surrogate:
             styles[result.label] = (SURROGATE, DASHES[surrogates.index(result.label) % len(DASHES)])
         else:
             place = names.index(result.label)
@@ -54,7 +54,7 @@ def line_styles(group: Group, names: Sequence[str]) -> dict[str, Style]:
 def draw_all(groups: Sequence[Group]) -> dict[str, bytes]:
     """A PNG for each group, by its stem."""
     results = [result for group in groups for result in named(group)]
-    names = sorted({result.label for result in results if result.name not in ("random", "surrogate")})
+    names = sorted({result.label for result in results if not (result.name == "random" or result.is_surrogate)})
     return {group.stem: draw_curves(group, line_styles(group, names)) for group in groups}
 
 
@@ -111,7 +111,7 @@ def rendered(figure: Figure, kind: str) -> bytes:
 def _draw(axes: Axes, result: Result, style: Style) -> None:
     colour, dashes = style
     mean = result.accuracy.mean(axis=0)
-    foreground = result.name in ("surrogate", "random")
+    foreground = result.name == "random" or result.is_surrogate
     axes.plot(
         result.budget,
         mean,

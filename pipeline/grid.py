@@ -37,6 +37,9 @@ RUN_FORMAT = 3
 LOG_FORMAT = 2
 """Part of what a candidate log says of itself: raise it when its columns change, so that old ones are made anew."""
 
+TRAINED = {"surrogate": "returns", "gain_surrogate": "gains"}
+"""Strategies with a model, and the recipe that makes it."""
+
 MOST_TOGETHER = 10
 """Runs that one worker does at once, where the head trains many in one go. A killed worker loses as many."""
 
@@ -95,7 +98,7 @@ def check_grid(heads: Sequence[str], strategies: Sequence[str], workers: int, en
     for strategy in strategies:
         if strategy == "all":
             continue
-        if strategy != "surrogate":
+        if strategy not in TRAINED:
             STRATEGIES.build(strategy)
         require_met(strategy, heads)
 
@@ -108,8 +111,12 @@ def require_met(strategy: str, heads: Sequence[str], n_views: int | None = None)
 
 
 def spec_of(strategy: str, task: Task, head: str, data_root: Location) -> str:
-    """With the folder of its model, where it is the surrogate."""
-    return f"surrogate:{model_folder(data_root, task, head)}" if strategy == "surrogate" else strategy
+    """With the folder of its model where it is a surrogate: the one trained on this task, or else the shipped one."""
+    if strategy not in TRAINED:
+        return strategy
+    folder = model_folder(data_root, task, head, TRAINED[strategy])
+    shipped = strategy == "surrogate" and not (folder / "manifest.json").exists()
+    return f"{strategy}:{'shipped' if shipped else folder}"
 
 
 def plan(

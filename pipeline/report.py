@@ -180,7 +180,7 @@ def _write(out: Path, contents: Mapping[str, bytes]) -> None:
 
 def _surrogate_notes(group: Group, manifests: Mapping[str, Mapping[str, Any]]) -> list[SurrogateNote]:
     """One per surrogate of a group, with what its model's manifest tells, where that model is still there."""
-    results = [result for result in group.results if result.name == "surrogate"]
+    results = [result for result in group.results if result.is_surrogate]
     notes = []
     for result in results:
         manifest = manifests.get(result.strategy.get("model_digest", ""), {})

@@ -85,6 +85,10 @@ class Result:
     def name(self) -> str:
         return str(self.strategy["name"])
 
+    @property
+    def is_surrogate(self) -> bool:
+        return "model_digest" in self.strategy
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -134,10 +138,8 @@ class Group:
 
     def _headline_parts(self) -> list[str]:
         random = next((result for result in self.results if result.name == "random"), None)
-        surrogate = next((result for result in self.results if result.name == "surrogate"), None)
-        best = next(
-            (result for result in self.results if not (result.name == "surrogate" or sees_labels(result))), None
-        )
+        surrogate = next((result for result in self.results if result.is_surrogate), None)
+        best = next((result for result in self.results if not (result.is_surrogate or sees_labels(result))), None)
         shown = dict.fromkeys(result.label for result in (random, best, surrogate) if result)
         last = list(shown)[-1]
         parts = []

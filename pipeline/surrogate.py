@@ -1,77 +1,95 @@
-"""Stage three beside stage two: which logs the surrogate learns from, and the runs that test it."""
+"""Stage three around stage two: runs that explore, a surrogate that learns from them, its own runs, and so on."""
 
-import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from cache.errors import CacheError
 from cache.files import digest_json, require_writable
 from cache.location import local_folder
 from cache.runs import RunStore, StoredRun
 from pipeline.config import SurrogateConfig
+from pipeline.gains import matching_runs, stands
 from pipeline.grid import plan, run_grid
 from pipeline.task import Task
-from stages.al.heads import build_head
-from stages.al.protocol import Protocol
-from stages.al.strategies.surrogate import read_manifest
-from stages.surrogate.table import Log, build_table
-from stages.surrogate.train import TRAIN_FORMAT, save, train
+from stages.al.models import MODEL_FORMAT
+from stages.al.protocol import CandidateLog, Protocol, ProtocolConfig
+from stages.al.signals import RANKS, ROUND
+from stages.surrogate.returns import RETURN_FORMAT, learn, save
+
+FIRST_SEED = 1_000
+"""Of the runs to learn from: far from those that strategies are compared on."""
+QUERIES = CandidateLog(log_seeds=10**6, log_every=1, log_candidates=0)
 
 
-def matching_runs(store: RunStore, task: Task, head: str) -> list[StoredRun]:
-    """The stored runs of a task and head, whatever strategy, protocol and seed."""
-    made = build_head(head, task.n_classes)
-    wanted: dict[str, Any] = {**task.about, "head": {"name": made.name, **made.get_params()}}
-    same_pool = [run for run in store if run.record["run"].get("pool") == task.about.get("pool")]
-    return [run for run in same_pool if wanted.items() <= run.record["run"].items()]
+def learn_surrogate(config: SurrogateConfig, tasks: Sequence[Task], folder: Path) -> bool:
+    """Explore every task's pool, learn, run what was learned there too, and learn again from all of it.
 
-
-def train_surrogate(config: SurrogateConfig, task: Task, runs: Sequence[StoredRun], folder: Path) -> bool:
-    """Train on the runs' candidate logs and save, unless that very model stands already. Returns whether it trained.
-
-    Raises CacheMissError (no logs), InputError (a single seed).
+    Leaves the last model in the folder, those before in its subfolders, and the runs in a store of their own. Returns
+    whether anything was learned anew.
     """
     require_writable(local_folder(config.data_root))
-    runs = [run for run in runs if (run.record["candidate_log"] or {}).get("candidates")]
-    logs = [Log(path=run.candidates_path, seed=run.record["run"]["seed"]) for run in runs if run.candidates_path]
-    logged = [(run.path.name, run.record["candidate_log"]) for run in runs if run.candidates_path]
-    learned_from = digest_json([TRAIN_FORMAT, logged, asdict(config.training)])
-    if stands(folder, learned_from):
-        return False
-    table = build_table(logs, config.training)
-    about = {**task.about, "head": config.head, "logs": len(logs), "learned_from": learned_from}
-    trained = train(table, config.workers or os.cpu_count() or 1, config.training.folds)
-    save(trained, config.training, about, folder)
-    return True
+    store = RunStore(config.data_root / "explored")
+    protocols = [ProtocolConfig(budget=config.budget or "210").resolve(task.sizes[0]) for task in tasks]
+    draws = range(config.explore)
+    strategies = [f"explore:draw={draw}" for draw in draws]
+    runs = [
+        _runs(config, task, protocol, strategies, [FIRST_SEED + draw for draw in draws], store)
+        for task, protocol in zip(tasks, protocols, strict=True)
+    ]
+    new = False
+    for turn in range(config.turns + 1):
+        last = turn == config.turns
+        place = folder if last else folder / f"turn-{turn}"
+        seeds = sorted({run.record["run"]["seed"] for pool in runs for run in pool})
+        learned_from = digest_json([RETURN_FORMAT, [[run.path.name for run in pool] for pool in runs]])
+        if not stands(place, learned_from):
+            learned = learn(runs, RANKS + ROUND)
+            about = {"pools": [dict(task.about) for task in tasks], "head": config.head, "learned_from": learned_from}
+            save(learned, seeds, about, MODEL_FORMAT, place)
+            new = True
+        if not last:
+            first = FIRST_SEED + config.explore + turn * config.own
+            own = [f"surrogate:{place}"] * config.own
+            for pool, task, protocol in zip(runs, tasks, protocols, strict=True):
+                pool += _runs(config, task, protocol, own, range(first, first + config.own), store)
+    return new
 
 
-def evaluate_surrogate(
+def _runs(
     config: SurrogateConfig,
     task: Task,
-    runs: Sequence[StoredRun],
+    protocol: Protocol,
+    strategies: Sequence[str],
+    seeds: Sequence[int],
     store: RunStore,
-    seeds: Sequence[int] | None,
-    trained_on: Sequence[int],
+) -> list[StoredRun]:
+    """A run of each strategy with the seed beside it, with a log of what it queried."""
+    cells = [
+        plan(task, [config.head], [strategy], [seed], protocol, config.data_root, QUERIES)[0]
+        for strategy, seed in zip(strategies, seeds, strict=True)
+    ]
+    return run_grid(task, cells, store, config.workers, config.engine)[0]
+
+
+def compare(
+    config: SurrogateConfig, task: Task, store: RunStore, seeds: Sequence[int] | None, folder: Path
 ) -> tuple[list[StoredRun], int]:
-    """Run the surrogate as a strategy, with the protocols of the runs.
+    """The surrogate beside the task's other runs, on their protocols and seeds; beside random where there are none.
 
-    seeds : None takes those of the runs that training never saw
+    Returns all of them, and how many are new.
     """
-    cells = []
-    for protocol in {
-        digest_json(run.record["run"]["protocol"]): run.record["run"]["protocol"] for run in runs
-    }.values():
-        seen = {run.record["run"]["seed"] for run in runs if run.record["run"]["protocol"] == protocol}
-        chosen = sorted(seen - set(trained_on)) if seeds is None else seeds
-        cells += plan(task, [config.head], ["surrogate"], chosen, Protocol(**protocol), config.data_root)
-    return run_grid(task, cells, store, config.workers, config.engine)
-
-
-def stands(folder: Path, learned_from: str) -> bool:
-    """Whether a folder holds the whole model of what the digest says."""
-    try:
-        return bool(read_manifest(folder)["about"]["learned_from"] == learned_from)
-    except (CacheError, KeyError):
-        return False
+    runs = matching_runs(store, task, config.head)
+    others = [run for run in runs if "model_digest" not in run.record["run"]["strategy"]]
+    protocols = {digest_json(run.record["run"]["protocol"]): run.record["run"]["protocol"] for run in others}
+    done, new = list(others), 0
+    if not protocols:
+        protocol = ProtocolConfig(budget=config.budget or "210").resolve(task.sizes[0])
+        protocols = {"": protocol.record()}
+    for protocol in protocols.values():
+        seen = sorted({run.record["run"]["seed"] for run in others if run.record["run"]["protocol"] == protocol})
+        strategies = [f"surrogate:{folder}", *([] if seen else ["random"])]
+        cells = plan(
+            task, [config.head], strategies, seeds or seen or range(10), Protocol(**protocol), config.data_root
+        )
+        runs, count = run_grid(task, cells, store, config.workers, config.engine)
+        done, new = done + runs, new + count
+    return done, new

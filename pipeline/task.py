@@ -179,9 +179,16 @@ def _never() -> dict[str, np.ndarray]:
     raise AssertionError("prepare_task writes every array before a run starts")
 
 
-def model_folder(data_root: Location, task: Task, head: str) -> Path:
-    """Where the surrogate of a task and head lives, on this machine."""
+def model_folder(data_root: Location, task: Task, head: str, recipe: str) -> Path:
+    """Where the surrogate of a task, head and recipe lives, on this machine."""
     made = build_head(head, task.n_classes)
     digest = digest_json([dict(task.about), made.get_params()])[:10]
     about = task.about
-    return local_folder(data_root) / "surrogates" / about["dataset"] / about["full_name"] / f"{made.name}-{digest}"
+    return (
+        local_folder(data_root)
+        / "surrogates"
+        / about["dataset"]
+        / about["full_name"]
+        / f"{made.name}-{digest}"
+        / recipe
+    )

@@ -20,12 +20,12 @@ from cache.location import local_folder
 from cache.runs import RunStore, StoredRun
 from pipeline.config import SurrogateConfig
 from pipeline.engines import build_engine
+from pipeline.gains import stands
 from pipeline.grid import Run, parse_seeds, plan, run_grid
 from pipeline.results import Group, Result, read_run, result_of
-from pipeline.surrogate import stands
 from pipeline.task import Task, model_folder
+from stages.al.models import MODEL_FORMAT, read_manifest
 from stages.al.protocol import CandidateLog, Protocol, ProtocolConfig
-from stages.al.strategies.surrogate import read_manifest
 from stages.surrogate.thesis import MODELS, Model, correlations, fit, query_table, save, select
 
 STRATEGIES = ("random", "entropy", "margin", "least_confidence", "typiclust", "coreset", "badge")
@@ -101,7 +101,9 @@ class Training:
 
     def __call__(self) -> None:
         seeds = sorted(set(self.table["seed"].tolist()))
-        save(fit(self.table, self.model, self.n_settings), self.model, dict(self.about), seeds, self.folder)
+        save(
+            fit(self.table, self.model, self.n_settings), self.model, dict(self.about), seeds, MODEL_FORMAT, self.folder
+        )
 
 
 def evaluation_seeds(text: str) -> list[int]:
@@ -155,12 +157,12 @@ def run_thesis(config: SurrogateConfig, tasks: Mapping[str, Task], heads: Sequen
 
 def folder_of(config: SurrogateConfig, task: Task, head: str, model: Model) -> Path:
     """Where a model lives."""
-    return model_folder(config.data_root, task, head) / "thesis" / model.name
+    return model_folder(config.data_root, task, head, "thesis") / model.name
 
 
 def _models(config: SurrogateConfig, task: Task, head: str) -> dict[str, str]:
     """The six models as strategies, by their names."""
-    return {model.name: f"surrogate:{folder_of(config, task, head, model)}" for model in MODELS}
+    return {model.name: f"gain_surrogate:{folder_of(config, task, head, model)}" for model in MODELS}
 
 
 def _cells(

@@ -95,26 +95,49 @@ def label_effects(
 
     proba : the soft labels, rows that sum to 1
     temperature : of the head's probabilities
+    """
+    return LabelEffects(head, candidates, X, temperature).on(proba)
+
+
+class LabelEffects:
+    """The same for any soft labels of the same images.
+
     With u = log(eps) - x'W and k = log(1 + eps) - log(eps), label y moves an image's logits z to z + (e'g) u, and class
     y by (e'g) k more. The cross-entropy is log sum exp of that, less its mean under the soft labels, which is linear.
-    Cost O(m n (dim + classes)), for all labels; times the number of different class weights.
+    Cost O(m n (dim + classes)), for all labels, times the number of different class weights; O(m n classes) for others.
     """
-    n_classes = proba.shape[1]
-    if n_classes == 1:
-        return np.zeros((len(candidates), 1))
-    logits, surprise = _softmax_inputs(head, candidates, X, None, temperature)
-    more = _target_step(head.epsilon, temperature)
-    before, effects = np.zeros((1, 1)), np.zeros((len(candidates), n_classes))
-    still = np.zeros((1, len(X)), np.float32), np.zeros((1, n_classes), np.float32)
-    _log_sums(logits, *still, np.float32(more), np.zeros(1, np.int64), before)
-    for weight in np.unique(head.class_weight_):
-        places = np.flatnonzero(head.class_weight_ == weight)
-        moves = _moves(head, candidates, X, np.full(len(candidates), places[0]))
-        after = np.empty((len(candidates), len(places)))
-        _log_sums(logits, moves, surprise, np.float32(more), places, after)
-        expected = moves @ proba.astype(np.float32)
-        effects[:, places] = after - (expected * surprise).sum(axis=1)[:, None] - more * expected[:, places]
-    return (effects - before) / len(X)
+
+    def __init__(
+        self,
+        head: ClosedFormSoftmax,
+        candidates: Float[np.ndarray, "m dim"],
+        X: Float[np.ndarray, "n dim"],
+        temperature: float,
+    ) -> None:
+        n_classes = len(head.class_weight_)
+        logits, self._surprise = _softmax_inputs(head, candidates, X, None, temperature)
+        self._more, self._n = _target_step(head.epsilon, temperature), len(X)
+        before, self._log_sums = np.zeros((1, 1)), np.zeros((len(candidates), n_classes))
+        still = np.zeros((1, len(X)), np.float32), np.zeros((1, n_classes), np.float32)
+        _log_sums(logits, *still, np.float32(self._more), np.zeros(1, np.int64), before)
+        self._moves: list[tuple[np.ndarray, np.ndarray]] = []
+        for weight in np.unique(head.class_weight_):
+            places = np.flatnonzero(head.class_weight_ == weight)
+            moves = _moves(head, candidates, X, np.full(len(candidates), places[0]))
+            after = np.empty((len(candidates), len(places)))
+            _log_sums(logits, moves, self._surprise, np.float32(self._more), places, after)
+            self._log_sums[:, places] = after - before
+            self._moves.append((places, moves))
+
+    def on(self, proba: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "m classes"]:
+        """The change with those soft labels."""
+        effects = self._log_sums.copy()
+        if effects.shape[1] == 1:
+            return np.zeros_like(effects)
+        for places, moves in self._moves:
+            expected = moves @ proba.astype(np.float32)
+            effects[:, places] -= (expected * self._surprise).sum(axis=1)[:, None] + self._more * expected[:, places]
+        return effects / self._n
 
 
 def _target_step(epsilon: float, temperature: float = 1.0) -> float:

@@ -17,8 +17,9 @@ from stages.al.lookahead import label_effects, later_lookahead, lookahead
 from stages.al.metrics import classification_metrics
 from stages.al.pool import Evaluation, Pool
 from stages.al.protocol import CandidateLog, Protocol
+from stages.al.signals import RANKS, ROUND, signals_of
 from stages.al.strategies.base import Strategy, drawn
-from stages.al.view import Needs, PoolView
+from stages.al.view import Needs, PoolView, unmet
 
 INITIAL, CANDIDATES, QUERY, LOG, HEAD = 0, 1, 2, 3, 4
 """Streams of randomness within a seed; the initial set's does not depend on the strategy."""
@@ -131,15 +132,13 @@ class _Run:
         self.queried = cell.strategy.query(view, batch, np.random.default_rng([cell.seed, QUERY, round_]))
         row["seconds_query"] = time.perf_counter() - started
         if cell.candidate_log and round_ % cell.candidate_log.log_every == 0:
-            rng = np.random.default_rng([cell.seed, LOG, round_])
-            logged = _logged(view, self.queried, cell.candidate_log, rng)
-            dense = cell.candidate_log.log_candidates > 0
-            rows = (
-                candidate_rows(logged, self._waiting, self.queried, cell.candidate_log, rng)
-                if dense
-                else (metric_rows(logged))
-            )
-            self.log.candidates.append({"round": np.full(len(logged.candidates), round_, dtype=np.int32)} | rows)
+            rng, log = np.random.default_rng([cell.seed, LOG, round_]), cell.candidate_log
+            open_view = replace(view, allowed=frozenset(Needs))
+            if log.log_candidates:
+                rows = candidate_rows(_logged(open_view, self.queried, log, rng), self._waiting, self.queried, log, rng)
+            else:
+                rows = queried_rows(open_view, self.queried, rng)
+            self.log.candidates.append({"round": np.full(len(rows["candidate"]), round_, dtype=np.int32)} | rows)
         self._labeled = np.concatenate([self._labeled, self.queried])
         self._waiting[self.queried] = False
 
@@ -178,11 +177,19 @@ def _candidates(
 def _logged(
     view: PoolView, queried: Int[np.ndarray, "batch"], candidate_log: CandidateLog, rng: np.random.Generator
 ) -> PoolView:
-    """The round with everything allowed, and the candidates cut down to those that are logged."""
+    """The candidates cut down to those that are logged."""
     if len(view.candidates) <= candidate_log.log_candidates:
-        return replace(view, allowed=frozenset(Needs))
-    drawn = rng.choice(view.candidates, candidate_log.log_candidates, replace=False)
-    return replace(view, allowed=frozenset(Needs), candidates=np.union1d(drawn, queried), memo={})
+        return view
+    some = rng.choice(view.candidates, candidate_log.log_candidates, replace=False)
+    return replace(view, candidates=np.union1d(some, queried), memo={})
+
+
+def queried_rows(view: PoolView, queried: Int[np.ndarray, "batch"], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Of the images that were queried, every acquisition metric, and every signal where the head has a closed form."""
+    rows = metric_rows(replace(view, candidates=queried, memo={}))
+    if unmet(frozenset({Needs.CLOSED_FORM}), view.head):
+        return rows
+    return rows | dict(zip(RANKS + ROUND, signals_of(view, queried, rng).T, strict=True))
 
 
 def metric_rows(view: PoolView) -> dict[str, np.ndarray]:

@@ -147,11 +147,17 @@ def _boost(train: xgboost.DMatrix, test: xgboost.DMatrix, parameters: dict[str, 
     return Fitted(booster=booster, parameters=parameters, mse=mse)
 
 
-def save(fitted: Fitted, model: Model, about: dict[str, Any], train_seeds: Sequence[int], folder: Path) -> None:
-    """Write model-0.ubj, then the manifest that the strategy `surrogate` reads."""
+def save(
+    fitted: Fitted, model: Model, about: dict[str, Any], train_seeds: Sequence[int], model_format: int, folder: Path
+) -> None:
+    """Write model-0.ubj, then the manifest that the strategy `gain_surrogate` reads.
+
+    model_format : of those who read it
+    """
     file = folder / "model-0.ubj"
     write_whole(file, partial(Path.write_bytes, data=bytes(fitted.booster.save_raw("ubj"))))
     manifest = {
+        "format": model_format,
         "thesis": model.name,
         "inputs": list(INPUTS[model.inputs]),
         "target": model.target,

@@ -114,10 +114,10 @@ def ranking_quality(table: Table, predicted: np.ndarray) -> pd.DataFrame:
     return order.sort_values("rank_correlation", ascending=False, ignore_index=True)
 
 
-def save(trained: Trained, config: TrainConfig, about: dict[str, Any], folder: Path) -> None:
+def save(trained: Trained, config: TrainConfig, about: dict[str, Any], model_format: int, folder: Path) -> None:
     """Write model-0.ubj, model-1.ubj, ..., then their manifest; a reader believes them only with it.
 
-    about : what the logs were made of (data set, backbone, features, head)
+    about : what the logs were made of (data set, backbone, features, head); model_format : of those who read it
     """
     files = [folder / f"model-{fold}.ubj" for fold in range(len(trained.boosters))]
     for file, booster in zip(files, trained.boosters, strict=True):
@@ -125,6 +125,7 @@ def save(trained: Trained, config: TrainConfig, about: dict[str, Any], folder: P
     rounded = trained.quality.round(3)
     learned = "did not learn" if config.folds > 1 else "learned"
     manifest = {
+        "format": model_format,
         "inputs": list(trained.boosters[0].feature_names or []),
         "target": config.target,
         "relative": config.relative,

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xgboost
 from jaxtyping import Float
 
 from stages.al.acquisition import METRICS
+from stages.al.models import MODEL_FORMAT
 from stages.al.pool import Pool
+from stages.al.signals import RANKS, ROUND
 from stages.al.strategies import STRATEGIES, ScoredStrategy, Strategy
 from stages.al.view import Needs, PoolView
 from stages.registry import Registry
+from stages.surrogate import returns
 from stages.surrogate.config import TrainConfig
 from stages.surrogate.table import INPUTS, Table
 from stages.surrogate.train import save, train
@@ -28,16 +32,38 @@ XFAIL: dict[tuple[str, str], str] = {
         for name in ("alfa_mix", "clue", "diff2aug_kmeans", "probcover", "supclust", "tcm", "typiclust")
     },
     ("dropquery", PERMUTED): "every image has masks of its own, drawn in order",
-    ("surrogate", PERMUTED): "an image's pool index decides which model scores it",
-    ("surrogate", "test_permuting_the_pool_permutes_the_scores"): "an image's pool index decides which model scores it",
+    ("gain_surrogate", PERMUTED): "an image's pool index decides which model scores it",
+    ("gain_surrogate", "test_permuting_the_pool_permutes_the_scores"): "so it does its score",
     ("true_gain", "test_hidden_labels_do_not_matter"): "an oracle ablation: it sees them",
     ("true_loss", "test_hidden_labels_do_not_matter"): "an oracle ablation: it sees them",
 }
 
 
 @pytest.fixture(scope="session")
-def surrogate_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A surrogate trained on made-up gains."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of what was trained on made-up gains, by strategy."""
+    return {
+        "gain_surrogate": _gain_surrogate(tmp_path_factory.mktemp("gains")),
+        "surrogate": _surrogate(tmp_path_factory.mktemp("returns")),
+    }
+
+
+def _surrogate(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    inputs = rng.random((400, len(RANKS + ROUND)), dtype=np.float32)
+    data = xgboost.DMatrix(inputs, inputs[:, 0] - inputs[:, 3], feature_names=list(RANKS + ROUND))
+    booster = xgboost.train({"nthread": 1}, data, 20)
+    returns.save(
+        returns.Learned(booster=booster, rows=400, importance=dict.fromkeys(RANKS + ROUND, 0.0)),
+        [0],
+        {},
+        MODEL_FORMAT,
+        folder,
+    )
+    return folder
+
+
+def _gain_surrogate(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     n, names = 400, INPUTS["valid"]
     inputs = rng.random((n, len(names)), dtype=np.float32)
@@ -49,8 +75,7 @@ def surrogate_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seed=np.arange(n) // 200,
         candidate=np.arange(n) % 50,
     )
-    folder = tmp_path_factory.mktemp("surrogate")
-    save(train(table, 1), TrainConfig(inputs="valid"), {}, folder)
+    save(train(table, 1), TrainConfig(inputs="valid"), {}, MODEL_FORMAT, folder)
     return folder
 
 
@@ -68,14 +93,14 @@ EXAMPLE = example_of_the_readme()
 
 
 @pytest.fixture(params=[*STRATEGIES, *EXAMPLE])
-def strategy(request: pytest.FixtureRequest, surrogate_folder: Path) -> Strategy:
+def strategy(request: pytest.FixtureRequest, models: dict[str, Path]) -> Strategy:
     name = request.param
     reason = XFAIL.get((name, request.node.originalname))
     if reason:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     if name in EXAMPLE:
         return EXAMPLE.build(name)
-    return STRATEGIES.build(f"surrogate:{surrogate_folder}" if name == "surrogate" else name)
+    return STRATEGIES.build(f"{name}:{models[name]}" if name in models else name)
 
 
 def restricted(view: PoolView, strategy: Strategy) -> PoolView:

@@ -40,7 +40,7 @@ def test_the_four_stages(folder: Path, s3: str, capsys: pytest.CaptureFixture[st
     al = ["al", *where, *AL, "--strategy", "random,margin", "--seeds", "3", "--workers", "2"]
     assert embed(folder, s3) == 0
     assert main(al) == 0
-    assert main(["surrogate", *where, "--backbone", "simclr", "--pca", "4", "--workers", "1"]) == 0
+    assert main(["surrogate", "--recipe", "gains", *where, "--backbone", "simclr", "--pca", "4", "--workers", "1"]) == 0
     assert main(["report", *where, "--backbone", "simclr"]) == 0
     said = capsys.readouterr().out
     assert "6 new runs, 0 reused" in said

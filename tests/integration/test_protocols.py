@@ -123,10 +123,22 @@ def test_the_surrogate_learns_from_its_own_pool_only(
 ) -> None:
     for pool in ("whole", "redundant:2:20"):
         assert al(folder, root, "--pool", pool, "--seeds", "4") == 0
-    surrogate = ["surrogate", "--dataset", f"folder:{folder}", "--pca", "4", "--workers", "1", "--data-root", str(root)]
+    surrogate = [
+        "surrogate",
+        "--recipe",
+        "gains",
+        "--dataset",
+        f"folder:{folder}",
+        "--pca",
+        "4",
+        "--workers",
+        "1",
+        "--data-root",
+        str(root),
+    ]
     for pool in ("whole", "redundant:2:20"):
         assert main([*surrogate, "--pool", pool]) == 0
-    manifests = [json.loads(path.read_text()) for path in root.glob("surrogates/*/*/*/manifest.json")]
+    manifests = [json.loads(path.read_text()) for path in root.glob("surrogates/*/*/*/gains/manifest.json")]
     assert [manifest["about"]["logs"] for manifest in manifests] == [4, 4]
     capsys.readouterr()
     assert main([*surrogate, "--pool", "redundant:2:21"]) == 2

@@ -67,7 +67,7 @@ def queries(root: Path) -> dict[str, list]:
 
 def test_all_stages_and_again(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--dataset", f"folder:{folder}", "--data-root", str(root)]
-    surrogate = ["surrogate", *where, "--backbone", "simclr", "--pca", "4", "--workers", "1"]
+    surrogate = ["surrogate", "--recipe", "gains", *where, "--backbone", "simclr", "--pca", "4", "--workers", "1"]
     assert al(folder, root) == 0
     assert main(surrogate) == 0
     assert main(["report", *where, "--backbone", "simclr"]) == 0
@@ -343,7 +343,7 @@ def test_a_damaged_run_is_named(
     assert al(folder, root, "--seeds", "2", "--strategy", "random") == 0
     next(root.glob(f"runs/*/*/*/{damage}")).write_bytes(b"[]")
     where = ["--dataset", f"folder:{folder}", "--data-root", str(root), "--pca", "4"]
-    assert main(["surrogate", *where, "--workers", "1"]) == 2
+    assert main(["surrogate", "--recipe", "gains", *where, "--workers", "1"]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -360,7 +360,7 @@ def test_unlabeled_images_are_embedded_and_refused_by_al(tmp_path: Path, capsys:
 def test_all_seeds_seen_by_the_surrogate_is_said(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert al(folder, root, "--seeds", "2") == 0
     where = ["--dataset", f"folder:{folder}", "--data-root", str(root), "--backbone", "simclr", "--pca", "4"]
-    assert main(["surrogate", *where, "--workers", "1"]) == 0
+    assert main(["surrogate", "--recipe", "gains", *where, "--workers", "1"]) == 0
     assert "every seed of these runs trained the surrogate" in capsys.readouterr().out
-    assert al(folder, root, "--strategy", "surrogate", "--seeds", "2") == 0
+    assert al(folder, root, "--strategy", "gain_surrogate", "--seeds", "2") == 0
     assert "trained on seeds [0, 1]" in capsys.readouterr().out

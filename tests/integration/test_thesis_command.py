@@ -99,7 +99,7 @@ def test_workers_do_not_change_it(folder: Path, root: Path, embedded: Path, tmp_
 
 def test_the_logs_are_not_taken_for_candidates(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--dataset", f"folder:{folder}", "--backbone", BACKBONE, "--data-root", str(root), "--pca", "4"]
-    assert main(["surrogate", *where]) == 2
+    assert main(["surrogate", "--recipe", "gains", *where]) == 2
     assert "no candidate logs" in capsys.readouterr().err
 
 

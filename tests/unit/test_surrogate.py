@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from cache.errors import CacheMismatchError, CacheMissError, InputError
+from stages.al.acquisition import METRICS
+from stages.al.models import MODEL_FORMAT, load_models, read_manifest
 from stages.al.strategies import STRATEGIES
-from stages.al.strategies.surrogate import read_manifest
 from stages.surrogate.config import TrainConfig
 from stages.surrogate.table import INPUTS, Log, Table, build_table, standardised
 from stages.surrogate.train import ranking_quality, save, train
@@ -136,7 +137,7 @@ def test_a_constant_ranking_has_a_top_pick_of_chance() -> None:
 
 @pytest.fixture
 def folder(table: Table, tmp_path: Path) -> Path:
-    save(train(table, 1), TrainConfig(), {"head": "ridge"}, tmp_path / "model")
+    save(train(table, 1), TrainConfig(), {"head": "ridge"}, MODEL_FORMAT, tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -145,7 +146,7 @@ def test_the_manifest_says_what_the_model_is(folder: Path) -> None:
     assert manifest["inputs"] == list(INPUTS["step"])
     assert manifest["train_seeds"] == [0, 1, 2]
     assert manifest["models"] == ["model-0.ubj", "model-1.ubj"]
-    assert STRATEGIES.build(f"surrogate:{folder}").record()["model_digest"] == manifest["model_digest"]
+    assert STRATEGIES.build(f"gain_surrogate:{folder}").record()["model_digest"] == manifest["model_digest"]
 
 
 def test_a_missing_changed_or_foreign_model_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -154,6 +155,9 @@ def test_a_missing_changed_or_foreign_model_is_refused(folder: Path, tmp_path: P
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"inputs": ["entropy", "horoscope"]}))
     with pytest.raises(CacheMismatchError, match="inputs unknown here: horoscope"):
+        load_models(str(folder), METRICS)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    with pytest.raises(CacheMismatchError, match=f"it has format 1, not {MODEL_FORMAT}: run `make surrogate` again"):
         read_manifest(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "model-1.ubj").write_bytes((folder / "model-0.ubj").read_bytes()[:-1])

@@ -140,7 +140,7 @@ def test_a_longer_search_begins_with_the_shorter_and_is_no_worse(table: pd.DataF
 
 def test_a_saved_model_is_a_strategy(table: pd.DataFrame, tmp_path: Path) -> None:
     save(fit(table, MODELS[1], 1), MODELS[1], {"learned_from": "here"}, [0, 1, 2, 3, 4], tmp_path / "acc_asn")
-    record = STRATEGIES.build(f"surrogate:{tmp_path / 'acc_asn'}").record()
+    record = STRATEGIES.build(f"gain_surrogate:{tmp_path / 'acc_asn'}").record()
     assert record["train_seeds"] == [0, 1, 2, 3, 4]
 
 

@@ -1,0 +1,135 @@
+"""What queries were worth: returns over several rounds, and XGBoost on them.
+
+The thesis (seed 002, 4.7 and 5.6) has a row for every query and what the next accuracy gained. One label changes
+little, and much of what happens to accuracy has nothing to do with it. Here the target is
+
+    return = mean validation accuracy after this query and the next ones, `horizon` in all,
+             less what runs of that pool have on average from so many labels and such an accuracy on,
+
+in units of its spread at so many labels. A run that goes on as it began shows what its way of querying is worth, and
+the runs that it learns from go many ways (`explore`), then its own.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xgboost
+from jaxtyping import Float
+
+from cache.errors import CacheMismatchError
+from cache.files import digest_files, write_json, write_whole
+from cache.runs import StoredRun
+
+RETURN_FORMAT = 1
+"""Raise it when training changes, so that old models are made again."""
+HORIZON = 15
+"""Rounds."""
+COMMON = {"objective": "reg:squarederror", "tree_method": "hist", "seed": 0, "nthread": 1, "subsample": 0.5}
+"""One thread, because the sums of several depend on how many there are."""
+LEVEL = COMMON | {"max_depth": 4, "eta": 0.1, "min_child_weight": 200}
+POLICY = COMMON | {"max_depth": 4, "eta": 0.08, "min_child_weight": 300, "colsample_bytree": 0.7}
+LEVEL_TREES, POLICY_TREES = 60, 150
+
+
+def mean_ahead(accuracy: Float[np.ndarray, "rounds"], horizon: int) -> Float[np.ndarray, "queries"]:
+    """After every query the mean accuracy of the next `horizon` rounds, or as many as there are."""
+    total = np.concatenate([[0.0], np.cumsum(accuracy)])
+    first = np.arange(1, len(accuracy))
+    last = np.minimum(first + horizon, len(accuracy))
+    return (total[last] - total[first]) / (last - first)
+
+
+def return_rows(rounds: pd.DataFrame, log: pd.DataFrame, inputs: Sequence[str], horizon: int = HORIZON) -> pd.DataFrame:
+    """The inputs of every query, `labels` and `accuracy` before it, and `gain`: accuracy ahead less accuracy before.
+
+    rounds : one row each, in order; log : the queried images. Of a batch, every image has the batch's gain
+    """
+    accuracy = rounds["val_accuracy"].to_numpy(dtype=np.float64)
+    ahead = pd.DataFrame(
+        {
+            "round": rounds["round"].to_numpy()[:-1],
+            "labels": rounds["budget_spent"].to_numpy()[:-1],
+            "accuracy": accuracy[:-1],
+            "gain": mean_ahead(accuracy, horizon) - accuracy[:-1],
+        }
+    )
+    return log[["round", *inputs]].merge(ahead, on="round", validate="many_to_one")
+
+
+def standing(rows: pd.DataFrame) -> Float[np.ndarray, "rows"]:
+    """The gains of one pool compared with what is usual from there on, in units of their spread."""
+    where = np.column_stack([np.log(rows["labels"]), rows["accuracy"]])
+    gain = rows["gain"].to_numpy()
+    better = gain - _fitted(where, gain, LEVEL)
+    spread = _fitted(where[:, :1], np.abs(better), LEVEL | {"max_depth": 3, "min_child_weight": 500})
+    return better / np.maximum(spread, np.finfo(np.float32).eps)
+
+
+def _fitted(inputs: np.ndarray, target: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:
+    data = xgboost.DMatrix(inputs, target)
+    return xgboost.train(parameters, data, LEVEL_TREES).predict(data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """The booster, the rows that it learned from, and its inputs' shares of the gain of all splits."""
+
+    booster: xgboost.Booster
+    rows: int
+    importance: dict[str, float]
+
+
+def learn(pools: Sequence[Sequence[StoredRun]], inputs: Sequence[str]) -> Learned:
+    """Fit to the runs of some pools, each pool with the same weight. Raises CacheMismatchError for damaged logs."""
+    tables = [pd.concat([_rows_of(run, inputs) for run in runs], ignore_index=True) for runs in pools]
+    rows = pd.concat(tables, ignore_index=True)
+    weight = np.concatenate([np.full(len(table), len(rows) / len(tables) / len(table)) for table in tables])
+    target = np.concatenate([standing(table) for table in tables])
+    names = list(inputs)
+    data = xgboost.DMatrix(rows[names].astype(np.float32), target, weight=weight, feature_names=names)
+    booster = xgboost.train(POLICY, data, POLICY_TREES)
+    scores = booster.get_score(importance_type="total_gain")
+    gains = np.array([np.sum(scores.get(name, 0.0)) for name in names])
+    importance = dict(zip(names, (gains / max(gains.sum(), np.finfo(float).tiny)).tolist(), strict=True))
+    return Learned(booster=booster, rows=len(rows), importance=importance)
+
+
+def _rows_of(run: StoredRun, inputs: Sequence[str]) -> pd.DataFrame:
+    try:
+        log = pd.read_parquet(io.BytesIO((run.path / "candidates.parquet").read_bytes()))
+        return return_rows(run.rounds(), log, inputs)
+    except (OSError, ValueError, KeyError) as error:
+        raise CacheMismatchError(
+            f"the log of {run.path} is damaged: delete that folder and run the same command again"
+        ) from error
+
+
+def save(learned: Learned, train_seeds: Sequence[int], about: dict[str, Any], model_format: int, folder: Path) -> None:
+    """Write model-0.ubj, then the manifest that the strategy `surrogate` reads.
+
+    model_format : of those who read it
+    """
+    file = folder / "model-0.ubj"
+    write_whole(file, partial(Path.write_bytes, data=bytes(learned.booster.save_raw("ubj"))))
+    manifest = {
+        "format": model_format,
+        "inputs": list(learned.importance),
+        "importance": {name: round(share, 4) for name, share in learned.importance.items()},
+        "target": f"return over {HORIZON} rounds",
+        "train_seeds": list(train_seeds),
+        "rows": learned.rows,
+        "trees": [learned.booster.num_boosted_rounds()],
+        "about": about,
+        "parameters": POLICY,
+        "versions": {"xgboost": version("xgboost")},
+        "models": [file.name],
+        "model_digest": digest_files([file]),
+    }
+    write_json(folder / "manifest.json", manifest)
