@@ -31,6 +31,9 @@ LOG_EVERY  ?= 10
 LOG_CANDIDATES ?= 2000
 INPUTS     ?= step
 TARGET     ?= cross_entropy
+EXPLORE    ?= 40
+TURNS      ?= 1
+OWN        ?= 20
 WORKERS    ?= 0
 ENGINE     ?= processes
 ACTION     ?= ls
@@ -84,9 +87,12 @@ help:  ## explain every target and variable
 	@echo '             TRAIN_VIEWS first, or all: every cached view of a labeled image is a row to learn from [first]'
 	@echo '             LOG_SEEDS seeds below this number log candidates for the surrogate [5]'
 	@echo '             LOG_EVERY rounds between two logs [10]    LOG_CANDIDATES logged of a round at most [2000]'
-	@echo '  surrogate  INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy]'
-	@echo '             RECIPE thesis: its experiment from the logs to tables 5.8 and 5.10 and figures 5.6 and 5.9, with'
-	@echo '                    BACKBONE=A,B HEAD=A,B [solve,ridge] SEEDS [5-14] BUDGET [310]'
+	@echo '  surrogate  RECIPE returns: what accuracy does in the next rounds, from runs of random mixtures; gains: what one label'
+	@echo '                    changes, from the logs of al; thesis: its own experiment, tables and figures [returns]'
+	@echo '             EXPLORE runs of mixtures [40]    TURNS of learning from its own runs too [1]    OWN of them in each [20]'
+	@echo '             DATASET comma-separated: one surrogate of all of them    BUDGET to learn and to test with [210; thesis: 310]'
+	@echo '             INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy], of gains'
+	@echo '             of thesis, BACKBONE=A,B HEAD=A,B [solve,ridge] SEEDS [5-14]'
 	@echo '  heads      SIZES numbers of random labels, comma-separated [10 to eight times the features'"'"' dimension]'
 	@echo '             HEAD also listing: the thesis'"'"'s own lines, nothing checked'
 	@echo '  queries    STRATEGY [typiclust,supclust]    BATCH [10]    BUDGET [100]    PCA, INITIAL and CANDIDATES as for al'
@@ -118,8 +124,8 @@ embed: install  ## stage one: images -> features, once per backbone
 al: install  ## stage two: active learning, strategies x seeds, on cached features
 	$(RUN) al $(TASK) --head '$(HEAD)' --strategy '$(STRATEGY)' --seeds '$(SEEDS)' --initial '$(INITIAL_SET)' --initial-size '$(INITIAL)' --batch-size $(BATCH) --budget '$(BUDGET)' --candidates $(CANDIDATES) --train-views $(TRAIN_VIEWS) --log-seeds $(LOG_SEEDS) --log-every $(LOG_EVERY) --log-candidates $(LOG_CANDIDATES) $(ARGS)
 
-surrogate: install  ## stage three: learn from the logs which image to label next, and test it
-	$(RUN) surrogate $(TASK) --recipe '$(RECIPE)' $(if $(filter-out file default,$(origin HEAD)),--head '$(HEAD)') $(if $(filter-out file default,$(origin BUDGET)),--budget '$(BUDGET)') --inputs $(INPUTS) --target $(TARGET) $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(ARGS)
+surrogate: install  ## stage three: learn which image to label next, and test it
+	$(RUN) surrogate $(TASK) --recipe '$(if $(RECIPE),$(RECIPE),returns)' --explore $(EXPLORE) --turns $(TURNS) --own $(OWN) $(if $(filter-out file default,$(origin HEAD)),--head '$(HEAD)') $(if $(filter-out file default,$(origin BUDGET)),--budget '$(BUDGET)') --inputs $(INPUTS) --target $(TARGET) $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(ARGS)
 
 report: install  ## curves, table and one HTML page of the runs
 	$(RUN) report --dataset '$(DATASET)' --backbone '$(BACKBONE)' --data-root '$(DATA_ROOT)' $(ARGS)

@@ -33,9 +33,10 @@ HORIZON = 15
 """Rounds."""
 COMMON = {"objective": "reg:squarederror", "tree_method": "hist", "seed": 0, "nthread": 1, "subsample": 0.5}
 """One thread, because the sums of several depend on how many there are."""
-LEVEL = COMMON | {"max_depth": 4, "eta": 0.1, "min_child_weight": 200}
 POLICY = COMMON | {"max_depth": 4, "eta": 0.08, "min_child_weight": 300, "colsample_bytree": 0.7}
-LEVEL_TREES, POLICY_TREES = 60, 150
+POLICY_TREES = 150
+STRETCHES = 20
+"""Of a budget, with as many rows each."""
 
 
 def mean_ahead(accuracy: Float[np.ndarray, "rounds"], horizon: int) -> Float[np.ndarray, "queries"]:
@@ -64,17 +65,20 @@ def return_rows(rounds: pd.DataFrame, log: pd.DataFrame, inputs: Sequence[str], 
 
 
 def standing(rows: pd.DataFrame) -> Float[np.ndarray, "rows"]:
-    """The gains of one pool compared with what is usual from there on, in units of their spread."""
-    where = np.column_stack([np.log(rows["labels"]), rows["accuracy"]])
-    gain = rows["gain"].to_numpy()
-    better = gain - _fitted(where, gain, LEVEL)
-    spread = _fitted(where[:, :1], np.abs(better), LEVEL | {"max_depth": 3, "min_child_weight": 500})
-    return better / np.maximum(spread, np.finfo(np.float32).eps)
+    """The gains of one pool compared with what is usual from there on, in units of their spread.
 
-
-def _fitted(inputs: np.ndarray, target: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:
-    data = xgboost.DMatrix(inputs, target)
-    return xgboost.train(parameters, data, LEVEL_TREES).predict(data)
+    Usual is a least-squares plane over the logarithm of the labels and the accuracy, in each of STRETCHES of a budget.
+    """
+    gain, where = (
+        rows["gain"].to_numpy(),
+        np.column_stack([np.ones(len(rows)), np.log(rows["labels"]), rows["accuracy"]]),
+    )
+    better = np.empty(len(rows))
+    for stretch in np.array_split(np.argsort(rows["labels"].to_numpy(), kind="stable"), STRETCHES):
+        plane, *_ = np.linalg.lstsq(where[stretch], gain[stretch])
+        residual = gain[stretch] - where[stretch] @ plane
+        better[stretch] = residual / max(residual.std(), np.finfo(np.float32).eps)
+    return better
 
 
 @dataclass(frozen=True, kw_only=True)
