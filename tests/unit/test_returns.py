@@ -76,7 +76,7 @@ def test_return_rows_by_hand() -> None:
     assert return_rows(rounds, log, ["a"], horizon=1)["gain"].tolist() == pytest.approx([0.1, 0.1, 0.2, 0.2])
 
 
-def test_standing_is_about_0_with_a_spread_of_1_where_nothing_is_planted(rng: np.random.Generator) -> None:
+def test_standing_is_about_0_with_the_same_spread_where_nothing_is_planted(rng: np.random.Generator) -> None:
     """At every number of labels, though gains and their spread fall as labels are added."""
     labels = np.tile(np.arange(10, 210), 60)
     accuracy = 0.9 - 4 / labels + 0.02 * rng.normal(size=len(labels))
@@ -84,13 +84,14 @@ def test_standing_is_about_0_with_a_spread_of_1_where_nothing_is_planted(rng: np
     found = standing(pd.DataFrame({"labels": labels, "accuracy": accuracy, "gain": gain}))
     for part in (labels < 30, (labels >= 30) & (labels < 100), labels >= 100):
         assert abs(found[part].mean()) < 0.1
-        assert np.abs(found[part]).mean() == pytest.approx(1, abs=0.1)
+        assert np.abs(found[part]).mean() == pytest.approx(np.abs(found).mean(), rel=0.1)
+    assert 0.7 < np.abs(found).mean() < 1.1
     assert abs(np.corrcoef(found, accuracy)[0, 1]) < 0.1
 
 
 def test_gains_that_are_all_alike_stand_at_0() -> None:
     rows = pd.DataFrame({"labels": [10, 11, 12], "accuracy": 0.5, "gain": 0.25})
-    assert standing(rows).tolist() == [0, 0, 0]
+    assert standing(rows).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
 
 
 def test_a_planted_effect_is_found(runs: Callable[..., list[StoredRun]]) -> None:
