@@ -135,10 +135,12 @@ def _returns(config: SurrogateConfig) -> int:
     config = replace(_rooted(config), head=config.head or "ridge")
     started = time.perf_counter()
     if min(config.explore, config.turns, config.own) < 0 or config.explore < 2:
-        raise InputError(f"explore={config.explore} must be at least 2, turns={config.turns} and own={config.own} 0")
+        raise InputError(
+            f"explore={config.explore} must be at least 2, turns={config.turns} and own={config.own} at least 0"
+        )
     check_grid([config.head], ["surrogate"], config.workers, config.engine)
     seeds = parse_seeds(config.seeds) if config.seeds else None
-    tasks = [_prepare(replace(config, dataset=name), config.pca) for name in config.dataset.split(",")]
+    tasks = [_prepare(replace(config, dataset=name.strip()), config.pca) for name in config.dataset.split(",")]
     folder = model_folder(config.data_root, tasks[0], config.head, "returns")
     if len(tasks) > 1:
         folder = local_folder(config.data_root) / "surrogates" / f"of-{len(tasks)}-pools"
@@ -146,7 +148,8 @@ def _returns(config: SurrogateConfig) -> int:
     manifest = read_manifest(folder)
     print(f"{'learned' if new else 'reused'} the surrogate: {manifest['rows']} queries, {folder}")
     shares = sorted(manifest["importance"].items(), key=lambda item: -item[1])
-    print("what it looks at: " + ", ".join(f"{name} {share:.2f}" for name, share in shares[:8]))
+    seen = ", ".join(f"{name} {share:.2f}" for name, share in shares[:8] if share)
+    print(f"what it looks at: {seen or 'nothing, because so few queries teach nothing'}")
     for task in tasks:
         done, count = compare(config, task, RunStore(config.data_root / "runs"), seeds, folder)
         _say_runs(done, count, started)

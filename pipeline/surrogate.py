@@ -29,6 +29,8 @@ def learn_surrogate(config: SurrogateConfig, tasks: Sequence[Task], folder: Path
     require_writable(local_folder(config.data_root))
     store = RunStore(config.data_root / "explored")
     protocols = [ProtocolConfig(budget=config.budget or "210").resolve(task.sizes[0]) for task in tasks]
+    for protocol, task in zip(protocols, tasks, strict=True):
+        protocol.require_query(task.sizes[0])
     draws = range(config.explore)
     strategies = [f"explore:draw={draw}" for draw in draws]
     runs = [
@@ -40,7 +42,7 @@ def learn_surrogate(config: SurrogateConfig, tasks: Sequence[Task], folder: Path
         last = turn == config.turns
         place = folder if last else folder / f"turn-{turn}"
         seeds = sorted({run.record["run"]["seed"] for pool in runs for run in pool})
-        learned_from = digest_json([RETURN_FORMAT, [[run.path.name for run in pool] for pool in runs]])
+        learned_from = digest_json([RETURN_FORMAT, RANKS + ROUND, [[run.path.name for run in pool] for pool in runs]])
         if not stands(place, learned_from):
             learned = learn(runs, RANKS + ROUND)
             about = {"pools": [dict(task.about) for task in tasks], "head": config.head, "learned_from": learned_from}

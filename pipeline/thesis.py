@@ -135,8 +135,7 @@ def run_thesis(config: SurrogateConfig, tasks: Mapping[str, Task], heads: Sequen
     strategies = {name: name for name in STRATEGIES}
     for backbone, task in tasks.items():
         protocol = protocol_config(config).resolve(task.sizes[0])
-        if protocol.n_rounds(task.sizes[0]) < 2:
-            raise InputError(f"budget={protocol.budget} leaves nothing to query after {protocol.initial_size} labels")
+        protocol.require_query(task.sizes[0])
         seen, unseen = range(LOG_SEEDS), evaluation_seeds(config.seeds)
         cells = {head: _cells(config, task, head, strategies, seen, protocol, QUERIED) for head in heads}
         logs, count = _run(config, task, cells)

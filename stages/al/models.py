@@ -42,7 +42,8 @@ def load_models(folder: str, inputs: Collection[str]) -> tuple[dict[str, Any], l
     inputs : those that whoever asks can compute
     Raises as `read_manifest`, and CacheMismatchError where the models want others.
     """
-    manifest, boosters = _load(folder, digest_file(Path(folder) / "manifest.json") if Path(folder).exists() else "")
+    file = Path(folder) / "manifest.json"
+    manifest, boosters = _load(folder, digest_file(file) if file.exists() else "")
     if unknown := [name for name in manifest["inputs"] if name not in inputs]:
         raise CacheMismatchError(
             f"the surrogate in {folder} cannot be used, it wants inputs unknown here: {', '.join(unknown)}: run "

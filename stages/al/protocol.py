@@ -48,6 +48,11 @@ class Protocol:
         if self.initial_size > n_pool:
             raise InputError(f"initial_size={self.initial_size} is more than the pool's {n_pool} images")
 
+    def require_query(self, n_pool: int) -> None:
+        """Raises InputError where the initial set spends the budget."""
+        if self.n_rounds(n_pool) < 2:
+            raise InputError(f"budget={self.budget} leaves nothing to query after {self.initial_size} labels")
+
     def n_rounds(self, n_pool: int) -> int:
         """Times the head is fitted: after the initial set and after every query."""
         return 1 + -(-(min(self.budget, n_pool) - self.initial_size) // self.batch_size)

@@ -77,8 +77,6 @@ class Signals:
         self._reference = view.following("reference", lambda: Reference(view.pool))
         self._features = view.features.astype(np.float64)
         self._unit = view.unit[view.candidates]
-        self._rows = self._head.rows(self._features)
-        self._moved = self._rows @ self._head.inverse()[0]
         self._raw_logits = self._head.raw_logits(self._features)
         self._counts = np.bincount(view.labels, minlength=view.n_classes)
 
@@ -127,15 +125,18 @@ class Signals:
 
     @cached_property
     def leverage(self) -> Float[np.ndarray, "candidates"]:
-        """x'Ax: how little the labeled images say of x (see `LeastSquares.inverse`)."""
-        return np.einsum("md,md->m", self._moved, self._rows)
+        """x'Ax: how little the labeled images say of x, without a penalty of x within their span (see
+        `LeastSquares.inverse`).
+        """
+        rows = self._head.rows(self._features)
+        return np.einsum("md,md->m", rows @ self._head.inverse()[0], rows)
 
     @cached_property
     def influence(self) -> Float[np.ndarray, "candidates"]:
         """Mean squared move of the pool's logits, per squared unit of the candidate's surprise."""
-        moment = self._view.pool.second_moment()[: self._moved.shape[1], : self._moved.shape[1]]
-        gains = self._moved / (1 + self.leverage)[:, None]
-        return np.einsum("md,md->m", gains @ moment, gains)
+        gains, constants = self._head.gains(self._features)
+        moves = np.column_stack([gains, constants])
+        return np.einsum("md,md->m", moves @ self._view.pool.second_moment(), moves)
 
     @cached_property
     def expected_influence(self) -> Float[np.ndarray, "candidates"]:
@@ -279,7 +280,7 @@ ROUND = ("labels_per_dimension", "mean_closeness", "mean_least_confidence", "une
 
 
 def ranks(columns: Float[np.ndarray, "n columns"]) -> Float[np.ndarray, "n columns"]:
-    """Of every number in its column from 0 to 1: the share of the others that are lower, ties halfway."""
+    """Of every number the share of its column that is lower, above 0 and below 1: itself and its ties count half."""
     return (rankdata(columns, axis=0) - 0.5) / len(columns)
 
 

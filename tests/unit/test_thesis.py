@@ -18,6 +18,7 @@ from pipeline.thesis_report import paired
 from stages.al.acquisition import METRICS
 from stages.al.heads import HEADS
 from stages.al.loop import Cell, Evaluation, RunLog, run_active_learning
+from stages.al.models import MODEL_FORMAT
 from stages.al.pool import Pool
 from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies import STRATEGIES
@@ -139,7 +140,14 @@ def test_a_longer_search_begins_with_the_shorter_and_is_no_worse(table: pd.DataF
 
 
 def test_a_saved_model_is_a_strategy(table: pd.DataFrame, tmp_path: Path) -> None:
-    save(fit(table, MODELS[1], 1), MODELS[1], {"learned_from": "here"}, [0, 1, 2, 3, 4], tmp_path / "acc_asn")
+    save(
+        fit(table, MODELS[1], 1),
+        MODELS[1],
+        {"learned_from": "here"},
+        [0, 1, 2, 3, 4],
+        MODEL_FORMAT,
+        tmp_path / "acc_asn",
+    )
     record = STRATEGIES.build(f"gain_surrogate:{tmp_path / 'acc_asn'}").record()
     assert record["train_seeds"] == [0, 1, 2, 3, 4]
 

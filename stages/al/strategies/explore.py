@@ -44,7 +44,7 @@ class Explore(Strategy):
     """
 
     draw: int = 0
-    paper = "alcove"
+    paper = "thesis seed 2023, 5.7"
     cost = "m (r + L) d for 500 of the candidates and 2,000 images r"
     requires = frozenset({Needs.CLOSED_FORM, Needs.CLUSTERS})
 
