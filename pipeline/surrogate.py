@@ -17,6 +17,8 @@ from stages.surrogate.returns import RETURN_FORMAT, learn, save
 
 FIRST_SEED = 1_000
 """Of the runs to learn from: far from those that strategies are compared on."""
+INPUTS = tuple(name for name in RANKS + ROUND if "look_ahead" not in name)
+"""What it looks at: expected look-ahead costs as much as all the others together and was found to add nothing."""
 QUERIES = CandidateLog(log_seeds=10**6, log_every=1, log_candidates=0)
 
 
@@ -42,9 +44,9 @@ def learn_surrogate(config: SurrogateConfig, tasks: Sequence[Task], folder: Path
         last = turn == config.turns
         place = folder if last else folder / f"turn-{turn}"
         seeds = sorted({run.record["run"]["seed"] for pool in runs for run in pool})
-        learned_from = digest_json([RETURN_FORMAT, RANKS + ROUND, [[run.path.name for run in pool] for pool in runs]])
+        learned_from = digest_json([RETURN_FORMAT, INPUTS, [[run.path.name for run in pool] for pool in runs]])
         if not stands(place, learned_from):
-            learned = learn(runs, RANKS + ROUND)
+            learned = learn(runs, INPUTS)
             about = {"pools": [dict(task.about) for task in tasks], "head": config.head, "learned_from": learned_from}
             save(learned, seeds, about, MODEL_FORMAT, place)
             new = True
