@@ -35,8 +35,8 @@ COMMON = {"objective": "reg:squarederror", "tree_method": "hist", "seed": 0, "nt
 """One thread, because the sums of several depend on how many there are."""
 POLICY = COMMON | {"max_depth": 4, "eta": 0.08, "min_child_weight": 300, "colsample_bytree": 0.7}
 POLICY_TREES = 150
-STRETCHES = 20
-"""Of a budget, with as many rows each."""
+STRETCHES, LEAST_ROWS = 20, 10
+"""Of a budget, with as many rows each; fewer where they would have fewer rows than that."""
 
 
 def mean_ahead(accuracy: Float[np.ndarray, "rounds"], horizon: int) -> Float[np.ndarray, "queries"]:
@@ -69,12 +69,11 @@ def standing(rows: pd.DataFrame) -> Float[np.ndarray, "rows"]:
 
     Usual is a least-squares plane over the logarithm of the labels and the accuracy, in each of STRETCHES of a budget.
     """
-    gain, where = (
-        rows["gain"].to_numpy(),
-        np.column_stack([np.ones(len(rows)), np.log(rows["labels"]), rows["accuracy"]]),
-    )
+    gain = rows["gain"].to_numpy()
+    where = np.column_stack([np.ones(len(rows)), np.log(rows["labels"]), rows["accuracy"]])
     better = np.empty(len(rows))
-    for stretch in np.array_split(np.argsort(rows["labels"].to_numpy(), kind="stable"), STRETCHES):
+    order, stretches = np.argsort(rows["labels"].to_numpy(), kind="stable"), min(STRETCHES, len(rows) // LEAST_ROWS)
+    for stretch in np.array_split(order, max(stretches, 1)):
         plane, *_ = np.linalg.lstsq(where[stretch], gain[stretch])
         residual = gain[stretch] - where[stretch] @ plane
         better[stretch] = residual / max(residual.std(), np.finfo(np.float32).eps)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.cli import main
+from pipeline.surrogate import INPUTS
 from stages.al.models import MODEL_FORMAT
 from stages.al.signals import RANKS, ROUND
 from stages.al.strategies.surrogate import SHIPPED
@@ -98,7 +99,7 @@ def test_it_explores_learns_runs_itself_learns_again_and_is_compared(learned: Pa
     assert {run["strategy"]["model_digest"] for run in by_name["surrogate"]} == {first["model_digest"]}
     assert (first["train_seeds"], first["rows"]) == ([1000, 1001, 1002], 3 * 4)
     assert (last["train_seeds"], last["rows"]) == ([1000, 1001, 1002, 1003, 1004], 5 * 4)
-    assert last["inputs"] == list(RANKS + ROUND)
+    assert last["inputs"] == list(INPUTS)
     compared = {(run["strategy"]["name"], run["seed"], run["protocol"]["budget"]) for run in runs(learned)}
     assert compared == {(name, seed, 14) for name in ("random", "surrogate") for seed in (0, 1)}
     digests = {run["strategy"].get("model_digest") for run in runs(learned)}
