@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from cache.catalog import damage, describe_cache, list_caches, remove_cache
 from cache.errors import CacheMissError, InputError
-from cache.files import require_writable
+from cache.files import digest_json, require_writable
 from cache.location import local_folder
 from cache.runs import RunStore, StoredRun
 from pipeline import recipes
@@ -143,7 +143,10 @@ def _returns(config: SurrogateConfig) -> int:
     tasks = [_prepare(replace(config, dataset=name.strip()), config.pca) for name in config.dataset.split(",")]
     folder = model_folder(config.data_root, tasks[0], config.head, "returns")
     if len(tasks) > 1:
-        folder = local_folder(config.data_root) / "surrogates" / f"of-{len(tasks)}-pools"
+        digest = digest_json(
+            [model_folder(config.data_root, task, config.head, "returns").parts[-4:] for task in tasks]
+        )
+        folder = local_folder(config.data_root) / "surrogates" / f"of-{len(tasks)}-pools-{digest[:10]}"
     new = learn_surrogate(config, tasks, folder)
     manifest = read_manifest(folder)
     print(f"{'learned' if new else 'reused'} the surrogate: {manifest['rows']} queries, {folder}")
