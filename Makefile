@@ -26,7 +26,7 @@ BUDGET     ?= 210
 CANDIDATES ?= 10000
 TRAIN_VIEWS ?= first
 VALIDATION ?= None
-LOG_SEEDS  ?= 5
+LOG_SEEDS  ?= 0
 LOG_EVERY  ?= 10
 LOG_CANDIDATES ?= 2000
 INPUTS     ?= step
@@ -85,7 +85,7 @@ help:  ## explain every target and variable
 	@echo '             INITIAL_SET random, one_per_class, kmeans, kcenter, typical, or a strategy that needs no labels, such as probcover [random]'
 	@echo '             CANDIDATES images drawn per round that may be queried [10000]'
 	@echo '             TRAIN_VIEWS first, or all: every cached view of a labeled image is a row to learn from [first]'
-	@echo '             LOG_SEEDS seeds below this number log candidates for the surrogate [5]'
+	@echo '             LOG_SEEDS seeds below this number log dense look-ahead tables, for make surrogate RECIPE=gains [0]'
 	@echo '             LOG_EVERY rounds between two logs [10]    LOG_CANDIDATES logged of a round at most [2000]'
 	@echo '  surrogate  RECIPE returns: what accuracy does in the next rounds, from runs of random mixtures; gains: what one label'
 	@echo '                    changes, from the logs of al; thesis: its own experiment, tables and figures [returns]'

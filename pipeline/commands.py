@@ -30,13 +30,14 @@ from pipeline.config import (
     TaskConfig,
 )
 from pipeline.gains import evaluate_surrogate, matching_runs, train_surrogate
-from pipeline.grid import check_grid, expand, parse_seeds, plan, run_grid
+from pipeline.grid import Run, check_grid, expand, parse_seeds, plan, run_grid
 from pipeline.report import ReportConfig, make_report
 from pipeline.results import strategy_labels
 from pipeline.surrogate import compare, learn_surrogate
 from pipeline.task import Task, find_features, model_folder, prepare_task
 from stages.al.initial import require_initial
 from stages.al.models import read_manifest
+from stages.al.strategies.surrogate import SHIPPED
 from stages.al.variants import Redundant, parse_variant
 from stages.embed.config import EmbedConfig, PretrainConfig
 from stages.surrogate.config import TrainConfig
@@ -118,6 +119,7 @@ def al(config: AlConfig) -> int:
         config.data_root,
         config.candidate_log,
     )
+    _say_models(runs)
     done, new = run_grid(task, runs, RunStore(config.data_root / "runs"), config.workers, config.engine)
     _say_runs(done, new, started)
     _warn_of_seen_seeds(done)
@@ -358,6 +360,17 @@ def _warn_of_seen_seeds(runs: Sequence[StoredRun]) -> None:
     }
     if seen:
         print(f"note: the surrogate was trained on seeds {sorted(seen)}, its curves there are not a fair comparison")
+
+
+def _say_models(runs: Sequence[Run]) -> None:
+    """Which model each surrogate asks, and what that learned from."""
+    for spec in dict.fromkeys(run.strategy for run in runs):
+        name, _, model = spec.partition(":")
+        if name == "surrogate":
+            shipped = model == "shipped"
+            about = read_manifest(SHIPPED if shipped else Path(model))["about"]
+            names = ", ".join(dict.fromkeys(pool["dataset"] for pool in about["pools"]))
+            print(f"surrogate: the model {'that comes with alcove' if shipped else model}, learned from {names}")
 
 
 def _quality_lines(quality: dict[str, Any]) -> list[str]:

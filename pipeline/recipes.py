@@ -19,10 +19,10 @@ class Recipe:
 
 
 def demo(data_root: Location, workers: int) -> Recipe:
-    """Every default: SimCLR on digits, six strategies, ten seeds, the surrogate on the five it was not trained on."""
+    """Defaults, but fewer runs to learn from: SimCLR on digits, six strategies, ten seeds, and the surrogate."""
     return Recipe(
         embed=EmbedConfig(data_root=data_root),
         al=AlConfig(data_root=data_root, workers=workers),
-        surrogate=SurrogateConfig(data_root=data_root, workers=workers),
+        surrogate=SurrogateConfig(data_root=data_root, workers=workers, explore=20, own=10),
         report=ReportConfig(dataset="digits", backbone="simclr", data_root=data_root),
     )

@@ -111,8 +111,8 @@ class CandidateLog:
     20 rounds of 2,000 rows in a run of 210 labels, or 2.2 MB.
     """
 
-    log_seeds: int = 5
-    """seeds below this number log candidates; the others are left to test the surrogate"""
+    log_seeds: int = 0
+    """seeds below this number log candidates; the others are left to test what is learned from them"""
     log_every: int = 10
     """rounds from one candidate log to the next"""
     log_candidates: int = 2000

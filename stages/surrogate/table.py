@@ -72,7 +72,7 @@ def build_table(logs: Sequence[Log], config: TrainConfig) -> Table:
     if config.max_rows < 1 or config.folds < 1:
         raise InputError(f"max_rows={config.max_rows} and folds={config.folds} must be at least 1")
     if not logs:
-        raise CacheMissError("no candidate logs to learn from: run `make al` first (its LOG_SEEDS must not be 0)")
+        raise CacheMissError("no candidate logs to learn from: run `make al LOG_SEEDS=5` first")
     names = INPUTS[config.inputs]
     column, sign = TARGETS[config.target]
     wanted = ["round", "candidate", *names, column]
