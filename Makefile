@@ -31,8 +31,8 @@ LOG_EVERY  ?= 10
 LOG_CANDIDATES ?= 2000
 INPUTS     ?= step
 TARGET     ?= cross_entropy
-EXPLORE    ?= 40
-TURNS      ?= 1
+EXPLORE    ?= 30
+TURNS      ?= 0
 OWN        ?= 20
 WORKERS    ?= 0
 ENGINE     ?= processes
@@ -89,7 +89,7 @@ help:  ## explain every target and variable
 	@echo '             LOG_EVERY rounds between two logs [10]    LOG_CANDIDATES logged of a round at most [2000]'
 	@echo '  surrogate  RECIPE returns: what accuracy does in the next rounds, from runs of random mixtures; gains: what one label'
 	@echo '                    changes, from the logs of al; thesis: its own experiment, tables and figures [returns]'
-	@echo '             EXPLORE runs of mixtures [40]    TURNS of learning from its own runs too [1]    OWN of them in each [20]'
+	@echo '             EXPLORE runs of mixtures [30]    TURNS of learning from its own runs too [0]    OWN of them in each [20]'
 	@echo '             DATASET comma-separated: one surrogate of all of them    BUDGET to learn and to test with [210; thesis: 310]'
 	@echo '             INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy], of gains'
 	@echo '             of thesis, BACKBONE=A,B HEAD=A,B [solve,ridge] SEEDS [5-14]'

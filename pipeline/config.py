@@ -63,9 +63,9 @@ class SurrogateConfig(TaskConfig):
     recipe: Literal["returns", "gains", "thesis"] = "returns"
     """returns: learn from random mixtures of strategies what accuracy does next; gains: from dense look-ahead tables
     of `al` what one label changes; thesis: its own experiment, from logs to tables, with six models"""
-    explore: int = 40
+    explore: int = 30
     """recipe returns: runs of random mixtures to learn from first"""
-    turns: int = 1
+    turns: int = 0
     """recipe returns: how often what was learned is run and learned from too"""
     own: int = 20
     """recipe returns: its own runs in each turn"""

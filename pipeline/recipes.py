@@ -23,6 +23,6 @@ def demo(data_root: Location, workers: int) -> Recipe:
     return Recipe(
         embed=EmbedConfig(data_root=data_root),
         al=AlConfig(data_root=data_root, workers=workers),
-        surrogate=SurrogateConfig(data_root=data_root, workers=workers, explore=20, own=10),
+        surrogate=SurrogateConfig(data_root=data_root, workers=workers, explore=20),
         report=ReportConfig(dataset="digits", backbone="simclr", data_root=data_root),
     )

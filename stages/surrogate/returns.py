@@ -7,7 +7,7 @@ little, and much of what happens to accuracy has nothing to do with it. Here the
              less what runs of that pool have on average from so many labels and such an accuracy on,
 
 in units of its spread at so many labels. A run that goes on as it began shows what its way of querying is worth, and
-the runs that it learns from go many ways (`explore`), then its own.
+the runs that it learns from go many ways (`explore`).
 """
 
 import io
@@ -27,13 +27,19 @@ from cache.errors import CacheMismatchError
 from cache.files import digest_files, write_json, write_whole
 from cache.runs import StoredRun
 
-RETURN_FORMAT = 1
+RETURN_FORMAT = 2
 """Raise it when training changes, so that old models are made again."""
 HORIZON = 15
 """Rounds."""
 COMMON = {"objective": "reg:squarederror", "tree_method": "hist", "seed": 0, "nthread": 1, "subsample": 0.5}
 """One thread, because the sums of several depend on how many there are."""
-POLICY = COMMON | {"max_depth": 4, "eta": 0.08, "min_child_weight": 300, "colsample_bytree": 0.7}
+POLICY = COMMON | {
+    "max_depth": 4,
+    "eta": 0.08,
+    "min_child_weight": 300,
+    "colsample_bytree": 0.7,
+    "num_parallel_tree": 5,
+}
 POLICY_TREES = 150
 STRETCHES, LEAST_ROWS = 20, 10
 """Of a budget, with as many rows each; fewer where they would have fewer rows than that."""

@@ -21,8 +21,8 @@ class Surrogate(Strategy):
 
     The idea of thesis seed (002), 4.7, with what its experiment lacked: inputs are ranks among the round's candidates,
     the target is a return over several rounds compared with what was to be expected from where the run stood, and the
-    models learn from random mixtures of strategies and from their own runs (see stages/surrogate/returns.py). Compared
-    are 500 random candidates, as in the thesis (5.6); a batch is the highest scores.
+    models learn from random mixtures of strategies (see stages/surrogate/returns.py). Compared are 500 random
+    candidates, as in the thesis (5.6); a batch is the highest scores.
 
     model : folder that `make surrogate` wrote, or `shipped` for the one that comes with alcove
     """
