@@ -83,6 +83,13 @@ def test_ties_are_broken_at_random(view: PoolView) -> None:
     assert len(queried) > 5
 
 
+def test_a_class_that_no_candidate_has(view: PoolView) -> None:
+    waiting = view.candidates[view.pool.labels[view.candidates] != 2]
+    few = replace(view, candidates=waiting, memo={})
+    strategy = STRATEGIES.build("true_gain:target=accuracy")
+    assert strategy.query(few, 1, np.random.default_rng(0))[0] in waiting
+
+
 def test_scores_some_candidates(view: PoolView) -> None:
     strategy = STRATEGIES.build("true_gain:candidates=3")
     queried = {int(strategy.query(view, 1, np.random.default_rng(seed))[0]) for seed in range(20)}

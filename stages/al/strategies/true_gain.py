@@ -18,7 +18,7 @@ def expected_accuracy_change(
 ) -> Float[np.ndarray, "m"]:
     """Mean change of the accuracy on labeled images over a candidate's labels, as probable as `proba` says."""
     expected = np.zeros(len(candidates))
-    for label in range(proba.shape[1]):
+    for label in np.flatnonzero(proba.any(axis=0)):
         asked = np.flatnonzero(proba[:, label])
         changes = lookahead(head, candidates[asked], np.full(len(asked), label), images.features, images.labels)
         expected[asked] += proba[asked, label] * changes.accuracy
