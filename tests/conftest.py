@@ -95,7 +95,7 @@ def make_view(pool: Pool, labeled: np.ndarray, **changes: object) -> PoolView:
         "labeled": labeled,
         "labels": pool.labels[labeled],
         "fitted_head": head.fit(pool.features[labeled], pool.labels[labeled]) if len(labeled) else None,
-        "held_out": Evaluation(pool.views[1], pool.labels),
+        "held_out": Evaluation(pool.views[-1], pool.labels),
         "state": {"step": 0.1, "val_accuracy": 0.5, "val_cross_entropy": 1.0},
     }
     return PoolView(**(settings | changes))

@@ -79,7 +79,7 @@ def test_thinning_is_about_max_rows_and_repeatable(tmp_path: Path) -> None:
 
 
 def test_no_logs_and_one_seed_are_said(tmp_path: Path) -> None:
-    with pytest.raises(CacheMissError, match="run `make al`"):
+    with pytest.raises(CacheMissError, match="run `make al LOG_SEEDS=5` first"):
         build_table([], TrainConfig())
     with pytest.raises(InputError, match="one seed"):
         train(build_table(write_logs(tmp_path, 1), TrainConfig()), 1)

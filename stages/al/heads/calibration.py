@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from stages.al.heads.spectrum import Spectrum
 
@@ -18,7 +19,7 @@ def fit_temperature(logits: Float[np.ndarray, "n classes"], places: Int[np.ndarr
 
     def loss(log_temperature: float) -> float:
         temperature = np.exp(log_temperature)
-        return float(np.log(np.exp(logits / temperature).sum(axis=1)).mean() - true.mean() / temperature)
+        return float((logsumexp(logits / temperature, axis=1) - true / temperature).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
 
