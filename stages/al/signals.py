@@ -27,8 +27,9 @@ CANDIDATES = 500
 REFERENCES = 2_000
 """Images of the sample that stands for the pool; `AHEAD` of them for look-ahead."""
 AHEAD = 250
-WIDE, NARROW, LOCAL = 1.0, 0.5, 5**-0.5
-"""Widths sigma of the kernels exp(-|x - y|^2 / sigma^2) of L2-normalised features: of coverage, and of what is near."""
+NARROW, LOCAL = 4, 5
+"""Rates of kernels exp(-rate |x - y|^2) of L2-normalised features: of narrow coverage, and of what is near. That of
+coverage is 1, as MaxHerding's."""
 LEAST_WIDTH = 0.03
 """Of the adaptive kernel."""
 DUPLICATE = 1e-5
@@ -52,6 +53,8 @@ class Reference(Follower):
         self.nearest = np.full(len(self.images), 4, np.float32)
         self.closest_pair = 4.0
         self._pool, self._seen = pool, 0
+        self._labeled_neighbour = np.zeros(0, np.int64)
+        self._labeled_nearest = np.zeros(0, np.float32)
 
     def follow(self, labeled: Int[np.ndarray, "labeled"]) -> None:
         for end in range(self._seen, len(labeled)):
@@ -59,7 +62,16 @@ class Reference(Follower):
             np.minimum(self.nearest, _squared(self.unit @ new), out=self.nearest)
             pairs = _squared(self._pool.unit[labeled[:end]] @ new)
             self.closest_pair = min(self.closest_pair, float(pairs[pairs > DUPLICATE].min(initial=4)))
+            nearer = pairs < self._labeled_nearest
+            self._labeled_neighbour = np.append(
+                np.where(nearer, end, self._labeled_neighbour), pairs.argmin() if end else 0
+            )
+            self._labeled_nearest = np.append(np.where(nearer, pairs, self._labeled_nearest), pairs.min(initial=np.inf))
         self._seen = len(labeled)
+
+    def nearest_agrees(self, labels: Int[np.ndarray, "labeled"]) -> float:
+        """Share of the labeled images whose nearest other labeled image has their class."""
+        return float((labels[self._labeled_neighbour] == labels).mean())
 
 
 def _squared(cosines: Float32[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:
@@ -158,9 +170,8 @@ class Signals:
         doubt = closeness(read(self._head.logits(reference.features)))
         weight = (doubt / max(float(doubt.max()), np.finfo(np.float32).tiny)).astype(np.float32)
         adaptive = max(reference.closest_pair**0.5, LEAST_WIDTH)
-        rates = np.array([-1 / width**2 for width in (WIDE, adaptive, NARROW, LOCAL)], np.float32)
         found = np.empty((5, len(self._unit)), np.float32)
-        _cover(self._unit @ reference.unit.T, reference.nearest, weight, rates, found)
+        _cover(self._unit @ reference.unit.T, reference.nearest, weight, np.float32(adaptive**-2), found)
         return found
 
     @property
@@ -206,7 +217,7 @@ class Signals:
         view = self._view
         votes = np.zeros((len(unit), view.n_classes), np.float32)
         nearest, place = np.empty(len(unit), np.float32), np.empty(len(unit), np.int64)
-        _vote(unit @ view.unit[view.labeled].T, view.labels, np.float32(-1 / LOCAL**2), votes, nearest, place)
+        _vote(unit @ view.unit[view.labeled].T, view.labels, np.float32(-LOCAL), votes, nearest, place)
         votes += np.float32(PRIOR / view.n_classes) * votes.sum(axis=1).mean() + np.finfo(np.float32).tiny
         return votes / votes.sum(axis=1, keepdims=True), nearest, place
 
@@ -260,13 +271,27 @@ class Signals:
         """
         total, n_classes = self._counts.sum(), len(self._counts)
         pairs = (self._counts * (self._counts - 1)).sum() / max(total * (total - 1), 1)
+        usual = self._counts.max() / total
         return {
             "labels_per_dimension": total / self._features.shape[1],
             "mean_closeness": float(self.closeness.mean()),
             "mean_least_confidence": float(self.least_confidence.mean()),
             "unevenness": n_classes * pairs,
             "classes_seen": float((self._counts > 0).mean()),
+            "head_left_out": (self._left_out_accuracy() - usual) / max(1 - usual, 1 / total),
+            "neighbours_left_out": (self._reference.nearest_agrees(self._view.labels) - pairs)
+            / max(1 - pairs, 1 / total),
         }
+
+    def _left_out_accuracy(self) -> float:
+        """Share of the labeled images that the head fitted to the others would get right (leave-one-out)."""
+        view, head = self._view, self._head
+        features = view.pool_features[view.labeled].astype(np.float64)
+        logits, rows = head.raw_logits(features), head.rows(features)
+        own = np.einsum("ld,ld->l", rows @ head.inverse()[0], rows)
+        surprise = log_targets(view.labels, logits.shape[1], head.epsilon) - logits
+        left_out = logits - surprise * (own / np.maximum(1 - own, np.finfo(np.float32).eps))[:, None]
+        return float((left_out.argmax(axis=1) == view.labels).mean())
 
 
 SIGNALS = (
@@ -276,7 +301,10 @@ SIGNALS = (
 )
 """Each a property of Signals. A new one is a property and a name here."""
 RANKS = tuple(f"{name}_rank" for name in SIGNALS)
-ROUND = ("labels_per_dimension", "mean_closeness", "mean_least_confidence", "unevenness", "classes_seen")
+ROUND = (
+    *("labels_per_dimension", "mean_closeness", "mean_least_confidence", "unevenness", "classes_seen"),
+    *("head_left_out", "neighbours_left_out"),
+)
 
 
 def ranks(columns: Float[np.ndarray, "n columns"]) -> Float[np.ndarray, "n columns"]:
@@ -326,25 +354,28 @@ def signals_of(
 
 @numba.njit(cache=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
 @no_type_check
-def _cover(cosines, nearest, weight, rates, found):
-    """found (5, m): gain of coverage by rates[0], the same weighted, weighted by rates[1], by rates[2]; density."""
+def _cover(cosines, nearest, weight, adaptive, found):
+    """found (5, m): gain of coverage, the same weighted, weighted by the adaptive rate, by the narrow one; density."""
     covered = np.empty((3, len(nearest)), np.float32)
-    for k in range(3):
-        for e in range(len(nearest)):
-            covered[k, e] = fast_exp(max(rates[k] * nearest[e], np.float32(LEAST)))
+    for e in range(len(nearest)):
+        covered[0, e] = fast_exp(-nearest[e])
+        covered[1, e] = fast_exp(max(-adaptive * nearest[e], np.float32(LEAST)))
+        covered[2, e] = covered[0, e] ** NARROW
     for i in range(len(cosines)):
-        wide, doubtful, adaptive = np.float32(0), np.float32(0), np.float32(0)
+        wide, doubtful, adapted = np.float32(0), np.float32(0), np.float32(0)
         narrow, density = np.float32(0), np.float32(0)
         for e in range(len(nearest)):
             squared = np.float32(2) - np.float32(2) * cosines[i, e]
-            gain = max(fast_exp(max(rates[0] * squared, np.float32(LEAST))) - covered[0, e], np.float32(0))
+            near = fast_exp(-squared)
+            gain = max(near - covered[0, e], np.float32(0))
             wide += gain
             doubtful += weight[e] * gain
-            gain = max(fast_exp(max(rates[1] * squared, np.float32(LEAST))) - covered[1, e], np.float32(0))
-            adaptive += weight[e] * gain
-            narrow += max(fast_exp(max(rates[2] * squared, np.float32(LEAST))) - covered[2, e], np.float32(0))
-            density += fast_exp(max(rates[3] * squared, np.float32(LEAST)))
-        found[0, i], found[1, i], found[2, i], found[3, i], found[4, i] = wide, doubtful, adaptive, narrow, density
+            gain = max(fast_exp(max(-adaptive * squared, np.float32(LEAST))) - covered[1, e], np.float32(0))
+            adapted += weight[e] * gain
+            nearer = near**NARROW
+            narrow += max(nearer - covered[2, e], np.float32(0))
+            density += nearer * near
+        found[0, i], found[1, i], found[2, i], found[3, i], found[4, i] = wide, doubtful, adapted, narrow, density
 
 
 @numba.njit(cache=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")

@@ -6,8 +6,9 @@ little, and much of what happens to accuracy has nothing to do with it. Here the
     return = mean validation accuracy after this query and the next ones, `horizon` in all,
              less what runs of that pool have on average from so many labels and such an accuracy on,
 
-in units of its spread at so many labels. A run that goes on as it began shows what its way of querying is worth, and
-the runs that it learns from go many ways (`explore`).
+in units of its spread at so many labels, less the same of validation cross-entropy, which tells apart what accuracy on
+a few hundred images does not. A run that goes on as it began shows what its way of querying is worth, and the runs that
+it learns from go many ways (`explore`).
 """
 
 import io
@@ -27,10 +28,12 @@ from cache.errors import CacheMismatchError
 from cache.files import digest_files, write_json, write_whole
 from cache.runs import StoredRun
 
-RETURN_FORMAT = 2
+RETURN_FORMAT = 3
 """Raise it when training changes, so that old models are made again."""
 HORIZON = 15
 """Rounds."""
+MEASURES = {"accuracy": 1, "cross_entropy": -1}
+"""Of the validation set, and their weights in the target (several of them: thesis, 6.1)."""
 COMMON = {"objective": "reg:squarederror", "tree_method": "hist", "seed": 0, "nthread": 1, "subsample": 0.5}
 """One thread, because the sums of several depend on how many there are."""
 POLICY = COMMON | {
@@ -45,38 +48,39 @@ STRETCHES, LEAST_ROWS = 20, 10
 """Of a budget, with as many rows each; fewer where they would have fewer rows than that."""
 
 
-def mean_ahead(accuracy: Float[np.ndarray, "rounds"], horizon: int) -> Float[np.ndarray, "queries"]:
-    """After every query the mean accuracy of the next `horizon` rounds, or as many as there are."""
-    total = np.concatenate([[0.0], np.cumsum(accuracy)])
-    first = np.arange(1, len(accuracy))
-    last = np.minimum(first + horizon, len(accuracy))
+def mean_ahead(measure: Float[np.ndarray, "rounds"], horizon: int) -> Float[np.ndarray, "queries"]:
+    """After every query the mean of the next `horizon` rounds, or of as many as there are."""
+    total = np.concatenate([[0.0], np.cumsum(measure)])
+    first = np.arange(1, len(measure))
+    last = np.minimum(first + horizon, len(measure))
     return (total[last] - total[first]) / (last - first)
 
 
 def return_rows(rounds: pd.DataFrame, log: pd.DataFrame, inputs: Sequence[str], horizon: int = HORIZON) -> pd.DataFrame:
-    """The inputs of every query, `labels` and `accuracy` before it, and `gain`: accuracy ahead less accuracy before.
+    """The inputs of every query, `labels` before it, and of every measure its value before it and its `_gain` ahead.
 
     rounds : one row each, in order; log : the queried images. Of a batch, every image has the batch's gain
     """
-    accuracy = rounds["val_accuracy"].to_numpy(dtype=np.float64)
-    ahead = pd.DataFrame(
-        {
-            "round": rounds["round"].to_numpy()[:-1],
-            "labels": rounds["budget_spent"].to_numpy()[:-1],
-            "accuracy": accuracy[:-1],
-            "gain": mean_ahead(accuracy, horizon) - accuracy[:-1],
-        }
-    )
-    return log[["round", *inputs]].merge(ahead, on="round", validate="many_to_one")
+    ahead = {"round": rounds["round"].to_numpy()[:-1], "labels": rounds["budget_spent"].to_numpy()[:-1]}
+    for name in MEASURES:
+        measure = rounds[f"val_{name}"].to_numpy(dtype=np.float64)
+        ahead |= {name: measure[:-1], f"{name}_gain": mean_ahead(measure, horizon) - measure[:-1]}
+    return log[["round", *inputs]].merge(pd.DataFrame(ahead), on="round", validate="many_to_one")
 
 
-def standing(rows: pd.DataFrame) -> Float[np.ndarray, "rows"]:
+def returns(rows: pd.DataFrame) -> Float[np.ndarray, "rows"]:
+    """The target of one pool's rows: how the measures stand, summed, in units of their spread."""
+    total = sum(weight * standing(rows, name) for name, weight in MEASURES.items())
+    return np.asarray(total / max(np.std(total), np.finfo(np.float32).eps))
+
+
+def standing(rows: pd.DataFrame, measure: str) -> Float[np.ndarray, "rows"]:
     """The gains of one pool compared with what is usual from there on, in units of their spread.
 
-    Usual is a least-squares plane over the logarithm of the labels and the accuracy, in each of STRETCHES of a budget.
+    Usual is a least-squares plane over the logarithm of the labels and the measure, in each of STRETCHES of a budget.
     """
-    gain = rows["gain"].to_numpy()
-    where = np.column_stack([np.ones(len(rows)), np.log(rows["labels"]), rows["accuracy"]])
+    gain = rows[f"{measure}_gain"].to_numpy()
+    where = np.column_stack([np.ones(len(rows)), np.log(rows["labels"]), rows[measure]])
     better = np.empty(len(rows))
     order, stretches = np.argsort(rows["labels"].to_numpy(), kind="stable"), min(STRETCHES, len(rows) // LEAST_ROWS)
     for stretch in np.array_split(order, max(stretches, 1)):
@@ -100,7 +104,7 @@ def learn(pools: Sequence[Sequence[StoredRun]], inputs: Sequence[str]) -> Learne
     tables = [pd.concat([_rows_of(run, inputs) for run in runs], ignore_index=True) for runs in pools]
     rows = pd.concat(tables, ignore_index=True)
     weight = np.concatenate([np.full(len(table), len(rows) / len(tables) / len(table)) for table in tables])
-    target = np.concatenate([standing(table) for table in tables])
+    target = np.concatenate([returns(table) for table in tables])
     names = list(inputs)
     data = xgboost.DMatrix(rows[names].astype(np.float32), target, weight=weight, feature_names=names)
     booster = xgboost.train(POLICY, data, POLICY_TREES)
@@ -131,7 +135,7 @@ def save(learned: Learned, train_seeds: Sequence[int], about: dict[str, Any], mo
         "format": model_format,
         "inputs": list(learned.importance),
         "importance": {name: round(share, 4) for name, share in learned.importance.items()},
-        "target": f"return over {HORIZON} rounds",
+        "target": f"return over {HORIZON} rounds: {' and '.join(MEASURES)}",
         "train_seeds": list(train_seeds),
         "rows": learned.rows,
         "trees": [learned.booster.num_boosted_rounds()],

@@ -13,7 +13,7 @@ from cache.errors import CacheMismatchError
 from cache.runs import RunStore, StoredRun
 from stages.al.models import MODEL_FORMAT, load_models, read_manifest
 from stages.al.signals import RANKS, ROUND
-from stages.surrogate.returns import learn, mean_ahead, return_rows, save, standing
+from stages.surrogate.returns import learn, mean_ahead, return_rows, returns, save, standing
 from tests.files import tree
 
 INPUTS = RANKS + ROUND
@@ -29,7 +29,15 @@ def stored_run(store: RunStore, name: str, effect: float) -> StoredRun:
     inputs[:, PLANTED] = np.clip(phases + 0.15 * rng.normal(size=ROUNDS - 1), 0, 1)
     steps = 0.002 + effect * (inputs[:, PLANTED] - 0.5) + 0.003 * rng.normal(size=ROUNDS - 1)
     accuracy = 0.4 + np.concatenate([[0.0], np.cumsum(steps)])
-    rounds = pa.table({"round": range(ROUNDS), "budget_spent": range(10, 10 + ROUNDS), "val_accuracy": accuracy})
+    cross_entropy = 3 - 2 * accuracy + 0.01 * rng.normal(size=ROUNDS)
+    rounds = pa.table(
+        {
+            "round": range(ROUNDS),
+            "budget_spent": range(10, 10 + ROUNDS),
+            "val_accuracy": accuracy,
+            "val_cross_entropy": cross_entropy,
+        }
+    )
     log = pa.table({"round": range(ROUNDS - 1), **dict(zip(INPUTS, inputs.T, strict=True))})
     return store.put(f"data/backbone/{name}", {"run": {}}, rounds, log)
 
@@ -65,15 +73,18 @@ def test_mean_ahead_against_loops(horizon: int, rng: np.random.Generator) -> Non
 
 def test_return_rows_by_hand() -> None:
     """Two queries of two images each, the last round queries nothing."""
-    rounds = pd.DataFrame({"round": [0, 1, 2], "budget_spent": [10, 12, 14], "val_accuracy": [0.5, 0.6, 0.8]})
+    measured = {"val_accuracy": [0.5, 0.6, 0.8], "val_cross_entropy": [3.0, 2.0, 1.5]}
+    rounds = pd.DataFrame({"round": [0, 1, 2], "budget_spent": [10, 12, 14], **measured})
     log = pd.DataFrame({"round": np.array([0, 0, 1, 1], np.int32), "a": [1, 2, 3, 4], "b": 0, "val_accuracy": 9.0})
     rows = return_rows(rounds, log, ["a"])
-    assert list(rows) == ["round", "a", "labels", "accuracy", "gain"]
+    assert list(rows) == ["round", "a", "labels", "accuracy", "accuracy_gain", "cross_entropy", "cross_entropy_gain"]
     assert rows["a"].tolist() == [1, 2, 3, 4]
     assert rows["labels"].tolist() == [10, 10, 12, 12]
     assert rows["accuracy"].tolist() == [0.5, 0.5, 0.6, 0.6]
-    assert rows["gain"].tolist() == pytest.approx([0.2, 0.2, 0.2, 0.2])
-    assert return_rows(rounds, log, ["a"], horizon=1)["gain"].tolist() == pytest.approx([0.1, 0.1, 0.2, 0.2])
+    assert rows["accuracy_gain"].tolist() == pytest.approx([0.2, 0.2, 0.2, 0.2])
+    assert rows["cross_entropy_gain"].tolist() == pytest.approx([-1.25, -1.25, -0.5, -0.5])
+    near = return_rows(rounds, log, ["a"], horizon=1)
+    assert near["accuracy_gain"].tolist() == pytest.approx([0.1, 0.1, 0.2, 0.2])
 
 
 def test_standing_is_about_0_with_the_same_spread_where_nothing_is_planted(rng: np.random.Generator) -> None:
@@ -81,7 +92,7 @@ def test_standing_is_about_0_with_the_same_spread_where_nothing_is_planted(rng: 
     labels = np.tile(np.arange(10, 210), 60)
     accuracy = 0.9 - 4 / labels + 0.02 * rng.normal(size=len(labels))
     gain = 0.9 - accuracy + 2 / labels * rng.normal(size=len(labels))
-    found = standing(pd.DataFrame({"labels": labels, "accuracy": accuracy, "gain": gain}))
+    found = standing(pd.DataFrame({"labels": labels, "accuracy": accuracy, "accuracy_gain": gain}), "accuracy")
     for part in (labels < 30, (labels >= 30) & (labels < 100), labels >= 100):
         assert abs(found[part].mean()) < 0.1
         assert np.abs(found[part]).mean() == pytest.approx(np.abs(found).mean(), rel=0.1)
@@ -90,16 +101,29 @@ def test_standing_is_about_0_with_the_same_spread_where_nothing_is_planted(rng: 
 
 
 def test_gains_that_are_all_alike_stand_at_0() -> None:
-    rows = pd.DataFrame({"labels": [10, 11, 12], "accuracy": 0.5, "gain": 0.25})
-    assert standing(rows).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+    rows = pd.DataFrame({"labels": [10, 11, 12], "accuracy": 0.5, "accuracy_gain": 0.25})
+    assert standing(rows, "accuracy").tolist() == pytest.approx([0, 0, 0], abs=1e-6)
 
 
 def test_few_rows_stand_where_they_can(rng: np.random.Generator) -> None:
     """Fewer than there are stretches of a budget."""
-    rows = pd.DataFrame({"labels": np.repeat([10, 11, 12], 5), "accuracy": 0.5, "gain": rng.normal(size=15)})
-    found = standing(rows)
-    assert np.corrcoef(found, rows["gain"])[0, 1] > 0.9
-    assert np.isfinite(standing(rows[:1])).all()
+    rows = pd.DataFrame({"labels": np.repeat([10, 11, 12], 5), "accuracy": 0.5, "accuracy_gain": rng.normal(size=15)})
+    found = standing(rows, "accuracy")
+    assert np.corrcoef(found, rows["accuracy_gain"])[0, 1] > 0.9
+    assert np.isfinite(standing(rows[:1], "accuracy")).all()
+
+
+def test_a_return_is_high_where_accuracy_is_and_cross_entropy_is_not(rng: np.random.Generator) -> None:
+    accuracy, cross_entropy = rng.normal(size=(2, 500))
+    rows = pd.DataFrame(
+        {
+            "labels": np.arange(500),
+            **{"accuracy": 0.5, "accuracy_gain": accuracy, "cross_entropy": 1.0, "cross_entropy_gain": cross_entropy},
+        }
+    )
+    found = returns(rows)
+    assert found.std() == pytest.approx(1)
+    assert np.corrcoef(found, accuracy - cross_entropy)[0, 1] > 0.95
 
 
 def test_a_planted_effect_is_found(runs: Callable[..., list[StoredRun]]) -> None:
