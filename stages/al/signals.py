@@ -36,6 +36,8 @@ DUPLICATE = 1e-5
 """Squared distances below it are rounding."""
 PRIOR = 0.1
 """Share of the neighbours' votes that all classes have alike."""
+SPANNED = 1e-6
+"""Least share of an image that the others leave open, where they say anything of it."""
 CLUSTERS = 50
 """At most; of at least 20 images each on average."""
 
@@ -284,14 +286,18 @@ class Signals:
         }
 
     def _left_out_accuracy(self) -> float:
-        """Share of the labeled images that the head fitted to the others would get right (leave-one-out)."""
+        """Share of the labeled images that the head fitted to the others would get right (leave-one-out).
+
+        One outside the span of the others, of which a head without a penalty knows nothing, counts as wrong.
+        """
         view, head = self._view, self._head
         features = view.pool_features[view.labeled].astype(np.float64)
         logits, rows = head.raw_logits(features), head.rows(features)
         own = np.einsum("ld,ld->l", rows @ head.inverse()[0], rows)
         surprise = log_targets(view.labels, logits.shape[1], head.epsilon) - logits
-        left_out = logits - surprise * (own / np.maximum(1 - own, np.finfo(np.float32).eps))[:, None]
-        return float((left_out.argmax(axis=1) == view.labels).mean())
+        rest = np.maximum(1 - own, np.finfo(np.float32).eps)
+        left_out = logits - surprise * (own / rest)[:, None]
+        return float(((left_out.argmax(axis=1) == view.labels) & (rest > SPANNED)).mean())
 
 
 SIGNALS = (

@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from stages.al.pool import Pool
-from stages.al.posterior import SETTINGS, crossed_posterior, posterior_seeing_labels
+from stages.al.pool import Evaluation, Pool
+from stages.al.posterior import SETTINGS, crossed_posterior, posterior_by, posterior_seeing_labels
 from tests.conftest import blobs
 
 
@@ -44,6 +44,23 @@ def test_is_the_regression_on_the_other_folds(n_classes: int, rng: np.random.Gen
     losses = [-log_softmax(logits / t, axis=1)[np.arange(len(y)), y].mean() for t in temperatures]
     expected = softmax(logits / temperatures[np.argmin(losses)], axis=1)
     np.testing.assert_allclose(proba, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_of_other_images_is_the_regression_on_all_that_are_labeled(n_classes: int, rng: np.random.Generator) -> None:
+    X, y = overlapping(rng, n_classes)
+    others = X[:50] + rng.normal(size=(50, X.shape[1])).astype(np.float32)
+    proba = posterior_by(Evaluation(X, y), others, n_classes)
+    W, b = regression((X - X.mean(axis=0)) / X.std(), y, n_classes, SETTINGS["C"])
+    logits = (others - X.mean(axis=0)) / X.std() @ W + b
+    misses = [np.abs(softmax(logits / t, axis=1) - proba).max() for t in np.geomspace(0.2, 5, 501)]
+    assert min(misses) < 0.01
+
+
+def test_a_class_that_validation_does_not_have_is_improbable(rng: np.random.Generator) -> None:
+    X, y = overlapping(rng, 3)
+    proba = posterior_by(Evaluation(X[y < 2], y[y < 2]), X, 4)
+    assert (proba[:, 2:] < proba[:, :2].min(axis=1, keepdims=True)).all()
 
 
 def test_an_image_s_own_label_does_not_say_what_it_is(rng: np.random.Generator) -> None:

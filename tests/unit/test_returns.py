@@ -117,7 +117,7 @@ def test_a_return_is_high_where_accuracy_is_and_cross_entropy_is_not(rng: np.ran
     accuracy, cross_entropy = rng.normal(size=(2, 500))
     rows = pd.DataFrame(
         {
-            "labels": np.arange(500),
+            "labels": np.arange(10, 510),
             **{"accuracy": 0.5, "accuracy_gain": accuracy, "cross_entropy": 1.0, "cross_entropy_gain": cross_entropy},
         }
     )

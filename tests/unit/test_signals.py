@@ -184,6 +184,28 @@ class Plain:
     def neighbour_look_ahead(self) -> np.ndarray:
         return self.look_ahead(self.votes(self.view.candidates), self.votes(self.ahead))
 
+    def above(self, right: float, usual: float) -> float:
+        return (right - usual) / max(1 - usual, 1 / len(self.y))
+
+    def head_left_out(self) -> float:
+        """By a fit to the others for every labeled image; the usual is its commonest class."""
+        rows = np.arange(len(self.y))
+        right = 0
+        for i in rows:
+            if self.penalty or np.linalg.matrix_rank(self.X[rows != i]) == np.linalg.matrix_rank(self.X):
+                logits = self.X[i] @ self.fit(self.X[rows != i], self.targets(self.y[rows != i]))
+                right += logits.argmax() == self.y[i]
+        return self.above(right / len(rows), np.bincount(self.y).max() / len(rows))
+
+    def neighbours_left_out(self) -> float:
+        """The usual is how often two random ones are alike."""
+        n, agree, alike = len(self.y), 0, 0
+        for i in range(n):
+            others = [j for j in range(n) if j != i]
+            agree += self.y[min(others, key=lambda j: self.of_labeled[self.view.labeled[i], j])] == self.y[i]
+            alike += sum(self.y[j] == self.y[i] for j in others)
+        return self.above(agree / n, alike / (n * (n - 1)))
+
 
 @pytest.fixture
 def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +251,8 @@ def test_every_signal_is_what_it_says(
         np.testing.assert_allclose(
             getattr(found, name), expected, rtol=2e-4, atol=2e-5 * max(1, np.abs(expected).max()), err_msg=name
         )
+    assert found.round()["head_left_out"] == pytest.approx(plain.head_left_out(), abs=1e-9)
+    assert found.round()["neighbours_left_out"] == pytest.approx(plain.neighbours_left_out(), abs=1e-9)
     counted = {
         "labels_per_dimension": len(view.labeled) / 6,
         "mean_closeness": plain.closeness().mean(),

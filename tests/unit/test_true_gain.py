@@ -12,7 +12,7 @@ from cache.errors import InputError
 from stages.al.heads import HEADS
 from stages.al.loop import Cell, candidate_rows, run_active_learning
 from stages.al.pool import Evaluation, Pool
-from stages.al.posterior import posterior_seeing_labels
+from stages.al.posterior import posterior_by, posterior_seeing_labels
 from stages.al.protocol import CandidateLog, Protocol
 from stages.al.strategies import STRATEGIES
 from stages.al.view import Needs, PoolView
@@ -56,6 +56,18 @@ def knowledge(view: PoolView, posterior: str) -> np.ndarray:
     head = view.fitted_head
     temperature = head.calibrated_temperature(view.pool.features[view.labeled], view.labels)
     return softmax(head.raw_logits(view.pool.features.astype(np.float64)) / temperature, axis=1)
+
+
+def test_validation_loss_reduction_guesses_labels_by_the_validation_set(view: PoolView) -> None:
+    proba = posterior_by(view.held_out, view.pool.features, 4)
+    losses = [
+        sum(proba[image, label] * refitted_measures(view, image, label)["cross_entropy"] for label in range(4))
+        for image in view.candidates
+    ]
+    query = STRATEGIES.build("validation_loss_reduction").query(view, 5, np.random.default_rng(0))
+    np.testing.assert_array_equal(query, view.candidates[np.argsort(losses)[:5]])
+    with pytest.raises(AttributeError, match="oracle"):
+        replace(view, allowed=STRATEGIES.get("validation_loss_reduction").requires).oracle  # noqa: B018
 
 
 @pytest.mark.parametrize("target", ["accuracy", "cross_entropy"])

@@ -36,6 +36,7 @@ from stages.al.strategies import (  # noqa: F401  importing registers
     true_loss,
     typiclust,
     uherding,
+    validation_loss_reduction,
     variance_reduction,
 )
 from stages.al.strategies.base import STRATEGIES, ScoredStrategy, Strategy, UncertaintyStrategy
