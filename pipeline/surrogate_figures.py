@@ -125,7 +125,8 @@ def draw_gains(group: Group) -> bytes:
     labels = [_said(result) + ", leaves the picture" * _leaves(curves[result.label], bottom) for result in shown]
     labels = [textwrap.fill(label, LABEL_WIDTH, subsequent_indent=" " * 13) for label in labels]
     rows = 1 + sum(1 + label.count("\n") for label in labels)
-    figure, axes = make_axes(group.title, f"± standard error, {seeds}{smooth}", "Labels spent", rows)
+    band = "± standard error, " * any(error.any() for _, error in curves.values())
+    figure, axes = make_axes(group.title, f"{band}{seeds}{smooth}", "Labels spent", rows)
     axes.set_ylabel("Test accuracy over random's\nof the same seed", fontsize=11)
     styles = styles_of(group, shown)
     for result, label in zip(shown, labels, strict=True):
