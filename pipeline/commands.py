@@ -134,6 +134,8 @@ def surrogate(config: SurrogateConfig) -> int:
 
 def _returns(config: SurrogateConfig) -> int:
     """Random mixtures of strategies, what accuracy did next, and a model of it."""
+    from pipeline.surrogate_figures import write_figures
+
     config = replace(_rooted(config), head=config.head or "ridge")
     started = time.perf_counter()
     if min(config.explore, config.turns, config.own) < 0 or config.explore < 2:
@@ -155,9 +157,14 @@ def _returns(config: SurrogateConfig) -> int:
     shares = sorted(manifest["importance"].items(), key=lambda item: -item[1])
     seen = ", ".join(f"{name} {share:.2f}" for name, share in shares[:8] if share)
     print(f"what it looks at: {seen or 'nothing, because so few queries teach nothing'}")
+    store = RunStore(config.data_root / "runs")
+    compared = []
     for task in tasks:
-        done, count = compare(config, task, RunStore(config.data_root / "runs"), seeds, folder)
+        done, count = compare(config, task, store, seeds, folder)
         _say_runs(done, count, started)
+        compared += done
+    for path in write_figures(manifest, store, compared, local_folder(config.data_root) / "reports"):
+        print(path)
     return 0
 
 

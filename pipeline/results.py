@@ -167,11 +167,14 @@ def variants_of(settings: Mapping[str, Any]) -> list[str]:
     return [f"{name} {value}" for name, value in named]
 
 
-def read_runs(store: RunStore) -> tuple[list[Run], list[str]]:
-    """The runs of a store, and one sentence for each that had to be left out: damaged, or replaced by a newer one."""
+def read_runs(store: RunStore, ids: Iterable[str] | None = None) -> tuple[list[Run], list[str]]:
+    """The runs of a store, and one sentence for each that had to be left out: damaged, or replaced by a newer one.
+
+    ids : of the runs to read; None reads all
+    """
     runs: dict[str, Run] = {}
     problems = []
-    for run_id in store.ids():
+    for run_id in store.ids() if ids is None else ids:
         path = store.root / run_id
         try:
             stored = store.get(run_id)

@@ -28,8 +28,8 @@ from cache.errors import CacheMismatchError
 from cache.files import digest_files, write_json, write_whole
 from cache.runs import StoredRun
 
-RETURN_FORMAT = 3
-"""Raise it when training changes, so that old models are made again."""
+RETURN_FORMAT = 4
+"""Raise it when training or what the manifest says changes, so that old models are made again."""
 HORIZON = 15
 """Rounds."""
 MEASURES = {"accuracy": 1, "cross_entropy": -1}
@@ -44,6 +44,8 @@ POLICY = COMMON | {
     "num_parallel_tree": 5,
 }
 POLICY_TREES = 150
+SHAP_ROWS = 2_000
+"""Of those learned from, over which contributions to predictions are averaged."""
 STRETCHES, LEAST_ROWS = 20, 10
 """Of a budget, with as many rows each; fewer where they would have fewer rows than that."""
 
@@ -92,11 +94,15 @@ def standing(rows: pd.DataFrame, measure: str) -> Float[np.ndarray, "rows"]:
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """The booster, the rows that it learned from, and its inputs' shares of the gain of all splits."""
+    """The booster, the rows that it learned from, and its inputs' shares of the gain of all splits and of mean |SHAP|.
+
+    importance, shap : by input, in its order; they sum to 1, or are all 0 where nothing was learned
+    """
 
     booster: xgboost.Booster
     rows: int
     importance: dict[str, float]
+    shap: dict[str, float]
 
 
 def learn(pools: Sequence[Sequence[StoredRun]], inputs: Sequence[str]) -> Learned:
@@ -110,8 +116,22 @@ def learn(pools: Sequence[Sequence[StoredRun]], inputs: Sequence[str]) -> Learne
     booster = xgboost.train(POLICY, data, POLICY_TREES)
     scores = booster.get_score(importance_type="total_gain")
     gains = np.array([np.sum(scores.get(name, 0.0)) for name in names])
-    importance = dict(zip(names, (gains / max(gains.sum(), np.finfo(float).tiny)).tolist(), strict=True))
-    return Learned(booster=booster, rows=len(rows), importance=importance)
+    importance, shap = (
+        dict(zip(names, (parts / max(parts.sum(), np.finfo(float).tiny)).tolist(), strict=True))
+        for parts in (gains, contributions(booster, data))
+    )
+    return Learned(booster=booster, rows=len(rows), importance=importance, shap=shap)
+
+
+def contributions(booster: xgboost.Booster, data: xgboost.DMatrix) -> Float[np.ndarray, "inputs"]:
+    """Mean |SHAP| of every input: how far it moves a prediction, in units of the target.
+
+    The mean is over SHAP_ROWS rows drawn at random, always the same ones, by their weights. Unlike the gain of splits
+    it tells what predictions rest on, not what the loss fell by. Lundberg et al. 2020, as XGBoost computes it.
+    """
+    drawn = np.sort(np.random.default_rng(0).permutation(data.num_row())[:SHAP_ROWS])
+    shap = np.abs(booster.predict(data.slice(drawn), pred_contribs=True)[:, :-1], dtype=np.float64)
+    return np.average(shap, axis=0, weights=data.get_weight()[drawn])
 
 
 def _rows_of(run: StoredRun, inputs: Sequence[str]) -> pd.DataFrame:
@@ -135,6 +155,7 @@ def save(learned: Learned, train_seeds: Sequence[int], about: dict[str, Any], mo
         "format": model_format,
         "inputs": list(learned.importance),
         "importance": {name: round(share, 4) for name, share in learned.importance.items()},
+        "shap": {name: round(share, 4) for name, share in learned.shap.items()},
         "target": f"return over {HORIZON} rounds: {' and '.join(MEASURES)}",
         "train_seeds": list(train_seeds),
         "rows": learned.rows,

@@ -53,8 +53,9 @@ def _surrogate(folder: Path) -> Path:
     inputs = rng.random((400, len(RANKS + ROUND)), dtype=np.float32)
     data = xgboost.DMatrix(inputs, inputs[:, 0] - inputs[:, 3], feature_names=list(RANKS + ROUND))
     booster = xgboost.train({"nthread": 1}, data, 20)
+    unknown = dict.fromkeys(RANKS + ROUND, 0.0)
     returns.save(
-        returns.Learned(booster=booster, rows=400, importance=dict.fromkeys(RANKS + ROUND, 0.0)),
+        returns.Learned(booster=booster, rows=400, importance=unknown, shap=unknown),
         [0],
         {},
         MODEL_FORMAT,

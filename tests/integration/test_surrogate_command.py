@@ -1,6 +1,7 @@
 """`alcove surrogate` as it comes, the recipe returns, and `al --strategy surrogate`, on small images made here."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,38 @@ def test_the_logs_have_every_input_of_every_query(learned: Path) -> None:
         assert rounds["budget_spent"].tolist() == [10, 11, 12, 13, 14]
         assert np.isfinite(log[list(RANKS + ROUND)]).all(axis=None)
         assert log[list(RANKS)].gt(0).all(axis=None) and log[list(RANKS)].lt(1).all(axis=None)
+
+
+def test_what_it_looks_at_and_where_it_stands_are_drawn(
+    folders: list[Path], again: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same again from what is stored; every way of querying that was run is in the picture of its pool."""
+    before = tree(again / "reports")
+    assert len(before) == 2 and "surrogate-importance.png" in before
+    assert all(re.fullmatch(r"surrogate-(importance|folder-many-.*)\.png", name) for name in before)
+    assert all(content.startswith(b"\x89PNG") for content in before.values())
+    shutil.rmtree(again / "reports")
+    assert surrogate(folders[:1], again) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        str(again / "reports" / name) for name in sorted(before, key=lambda name: name != "surrogate-importance.png")
+    ]
+    assert tree(again / "reports") == before
+    assert al(folders[0], again, "true_gain,margin") == 0
+    assert surrogate(folders[:1], again) == 0
+    after = tree(again / "reports")
+    assert [name for name in before if after[name] == before[name]] == ["surrogate-importance.png"]
+
+
+def test_without_random_on_its_seeds_there_is_no_picture_of_a_pool(
+    folders: list[Path], again: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(again / "runs")
+    shutil.rmtree(again / "reports")
+    assert al(folders[0], again, "margin") == 0
+    assert surrogate(folders[:1], again) == 0
+    said = capsys.readouterr().out
+    assert "no picture of folder-many" in said and "no surrogate and random have runs on the same seeds" in said
+    assert list(tree(again / "reports")) == ["surrogate-importance.png"]
 
 
 def test_again_everything_is_reused(folders: list[Path], again: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from cache.errors import CacheMismatchError
 from cache.runs import RunStore, StoredRun
 from stages.al.models import MODEL_FORMAT, load_models, read_manifest
 from stages.al.signals import RANKS, ROUND
-from stages.surrogate.returns import learn, mean_ahead, return_rows, returns, save, standing
+from stages.surrogate.returns import contributions, learn, mean_ahead, return_rows, returns, save, standing
 from tests.files import tree
 
 INPUTS = RANKS + ROUND
@@ -132,9 +132,10 @@ def test_a_planted_effect_is_found(runs: Callable[..., list[StoredRun]]) -> None
     predicted = response(learned.booster)
     assert (np.diff(predicted) > 0).all()
     assert predicted[-1] - predicted[0] > 1
-    assert learned.importance["coverage_rank"] > 0.5
-    assert sum(learned.importance.values()) == pytest.approx(1)
-    assert tuple(learned.importance) == INPUTS
+    for shares in (learned.importance, learned.shap):
+        assert shares["coverage_rank"] > 0.5
+        assert sum(shares.values()) == pytest.approx(1)
+        assert tuple(shares) == INPUTS
     opposite = response(learn([runs("b", 30, -0.004)], INPUTS).booster)
     assert (np.diff(opposite) < 0).all()
 
@@ -155,22 +156,36 @@ def test_every_pool_has_the_same_weight(runs: Callable[..., list[StoredRun]]) ->
 
 
 def test_learning_is_deterministic_to_the_byte(runs: Callable[..., list[StoredRun]], tmp_path: Path) -> None:
-    pools = [runs("a", 4, 0.004), runs("b", 5, 0.0)]
+    pools = [runs("a", 10, 0.004), runs("b", 12, 0.0)]
     for name in ("one", "two"):
         save(learn(pools, INPUTS), [0, 1], {"head": "ridge"}, MODEL_FORMAT, tmp_path / name)
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     manifest = read_manifest(tmp_path / "one")
     assert manifest["inputs"] == list(INPUTS)
-    assert (manifest["rows"], manifest["trees"], manifest["train_seeds"]) == (9 * (ROUNDS - 1), [150], [0, 1])
+    assert (manifest["rows"], manifest["trees"], manifest["train_seeds"]) == (22 * (ROUNDS - 1), [150], [0, 1])
+    assert set(manifest["shap"]) == set(INPUTS)
+    assert sum(manifest["shap"].values()) == pytest.approx(1, abs=0.01)
     read, [booster] = load_models(str(tmp_path / "one"), INPUTS)
     assert read == manifest
     np.testing.assert_array_equal(response(booster), response(learn(pools, INPUTS).booster))
 
 
+def test_contributions_are_what_one_split_moves(rng: np.random.Generator) -> None:
+    """A tree of one split moves a prediction from the mean over its rows by its leaf: Shapley's value by hand."""
+    inputs = rng.random((60, 3), dtype=np.float32)
+    weight = rng.random(60) + 0.5
+    data = xgboost.DMatrix(inputs, np.where(inputs[:, 1] > 0.6, 1.0, 0.0), weight=weight)
+    booster = xgboost.train({"max_depth": 1, "eta": 1, "lambda": 0, "nthread": 1}, data, 1)
+    predicted = booster.predict(data).astype(float)
+    moved = np.abs(predicted - np.average(predicted, weights=weight))
+    expected = [0, np.average(moved, weights=weight), 0]
+    np.testing.assert_allclose(contributions(booster, data), expected, atol=1e-5)
+
+
 def test_runs_with_fewer_rows_than_a_leaf_needs_are_learned_from(runs: Callable[..., list[StoredRun]]) -> None:
     learned = learn([runs("a", 1, 0.004)], INPUTS)
     assert np.ptp(response(learned.booster)) == 0
-    assert set(learned.importance.values()) == {0.0}
+    assert set(learned.importance.values()) == set(learned.shap.values()) == {0.0}
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "other columns"])
