@@ -70,7 +70,7 @@ help:  ## explain every target and variable
 	@echo '             SHARD i/n: the i-th of n workers that share the work on one cache, at once or not [1/1]'
 	@echo '  al, surrogate, heads, queries'
 	@echo '             KEY beginning of a cache key, where several match'
-	@echo '             POOL whole, longtail:FACTOR, redundant:COPIES:IMAGES, subset:IMAGES or subset:10% [whole]'
+	@echo '             POOL whole, longtail:FACTOR, imbalanced:FACTOR, redundant:COPIES:IMAGES, subset:IMAGES or subset:10% [whole]'
 	@echo '             HEAD ridge, solve, inv, pinv, truncated_pinv, linear, mlp, svm [ridge; heads: eight]; settings after colons,'
 	@echo '             such as ridge:penalty=gcv:intercept=true:temperature=fitted or linear:recipe=supclust:start=warm'
 	@echo '             VALIDATION training images kept for validation [a fifth, at most 1000]'

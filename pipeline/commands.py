@@ -33,7 +33,7 @@ from pipeline.gains import evaluate_surrogate, matching_runs, train_surrogate
 from pipeline.grid import Run, check_grid, expand, parse_seeds, plan, run_grid
 from pipeline.report import ReportConfig, make_report
 from pipeline.results import strategy_labels
-from pipeline.surrogate import compare, learn_surrogate
+from pipeline.surrogate import compare, exploration, learn_surrogate
 from pipeline.task import Task, find_features, model_folder, prepare_task
 from stages.al.initial import require_initial
 from stages.al.models import read_manifest
@@ -144,14 +144,19 @@ def _returns(config: SurrogateConfig) -> int:
         )
     check_grid([config.head], ["surrogate"], config.workers, config.engine)
     seeds = parse_seeds(config.seeds) if config.seeds else None
+    first, *others = (pool.strip() for pool in config.pool.split(","))
+    for pool in others:
+        parse_variant(pool)
+    config = replace(config, pool=first)
     tasks = [_prepare(replace(config, dataset=name.strip()), config.pca) for name in config.dataset.split(",")]
+    learned_from = tasks + [task for pool in others for task in _shaped(config, pool)]
     folder = model_folder(config.data_root, tasks[0], config.head, "returns")
-    if len(tasks) > 1:
+    if len(learned_from) > 1:
         digest = digest_json(
-            [model_folder(config.data_root, task, config.head, "returns").parts[-4:] for task in tasks]
+            [model_folder(config.data_root, task, config.head, "returns").parts[-4:] for task in learned_from]
         )
-        folder = local_folder(config.data_root) / "surrogates" / f"of-{len(tasks)}-pools-{digest[:10]}"
-    new = learn_surrogate(config, tasks, folder)
+        folder = local_folder(config.data_root) / "surrogates" / f"of-{len(learned_from)}-pools-{digest[:10]}"
+    new = learn_surrogate(config, learned_from, folder)
     manifest = read_manifest(folder)
     print(f"{'learned' if new else 'reused'} the surrogate: {manifest['rows']} queries, {folder}")
     shares = sorted(manifest["importance"].items(), key=lambda item: -item[1])
@@ -166,6 +171,20 @@ def _returns(config: SurrogateConfig) -> int:
     for path in write_figures(manifest, store, compared, local_folder(config.data_root) / "reports"):
         print(path)
     return 0
+
+
+def _shaped(config: SurrogateConfig, pool: str) -> list[Task]:
+    """That variant of the pool of each data set; those that cannot be, or have too few images, are named."""
+    tasks = []
+    for name in config.dataset.split(","):
+        try:
+            task = _prepare(replace(config, dataset=name.strip(), pool=pool), config.pca)
+            if exploration(config, task).budget >= task.sizes[0]:
+                raise InputError(f"its {task.sizes[0]} images would all be labeled")
+            tasks.append(task)
+        except InputError as error:
+            print(f"left out {pool} of {name.strip()}: {error}")
+    return tasks
 
 
 def _gains(config: SurrogateConfig) -> int:

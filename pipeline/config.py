@@ -22,7 +22,8 @@ class FeaturesConfig:
     key: str = ""
     """beginning of the cache's key, where several caches match"""
     pool: str = "whole"
-    """whole, longtail:FACTOR, redundant:COPIES:IMAGES or subset:IMAGES; IMAGES may be a percentage"""
+    """whole, longtail:FACTOR, imbalanced:FACTOR (test images too), redundant:COPIES:IMAGES or subset:IMAGES; IMAGES may
+    be a percentage; of `surrogate` several, comma-separated: it learns from each, and is compared on the first"""
     validation_size: int | None = None
     """images of the training split kept out of the pool; by default a fifth, at most 1,000"""
     workers: int = 0

@@ -34,7 +34,7 @@ from stages.al.view import unmet
 
 RUN_FORMAT = 3
 """Part of every run's id: raise it when the loop's results change, so that old runs are not taken for new ones."""
-LOG_FORMAT = 2
+LOG_FORMAT = 3
 """Part of what a candidate log says of itself: raise it when its columns change, so that old ones are made anew."""
 
 TRAINED = {"surrogate": "returns", "gain_surrogate": "gains"}

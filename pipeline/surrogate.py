@@ -31,9 +31,7 @@ def learn_surrogate(config: SurrogateConfig, tasks: Sequence[Task], folder: Path
     """
     require_writable(local_folder(config.data_root))
     store = RunStore(config.data_root / "explored")
-    protocols = [ProtocolConfig(budget=config.budget or "210").resolve(task.sizes[0]) for task in tasks]
-    for protocol, task in zip(protocols, tasks, strict=True):
-        protocol.require_query(task.sizes[0])
+    protocols = [exploration(config, task) for task in tasks]
     draws = range(config.explore)
     strategies = [f"explore:draw={draw}" for draw in draws]
     runs = [
@@ -57,6 +55,13 @@ def learn_surrogate(config: SurrogateConfig, tasks: Sequence[Task], folder: Path
             for pool, task, protocol in zip(runs, tasks, protocols, strict=True):
                 pool += _runs(config, task, protocol, own, range(first, first + config.own), store)
     return new
+
+
+def exploration(config: SurrogateConfig, task: Task) -> Protocol:
+    """The protocol of a task's runs to learn from. Raises InputError where its pool is too small for it."""
+    protocol, size = ProtocolConfig(budget=config.budget or "210").resolve(task.sizes[0]), task.sizes[0]
+    protocol.require_query(size)
+    return protocol
 
 
 def _runs(

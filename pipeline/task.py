@@ -19,7 +19,7 @@ from stages.al.heads import build_head
 from stages.al.loop import Evaluation
 from stages.al.pool import Pool
 from stages.al.projection import project
-from stages.al.variants import Variant, variant_rows
+from stages.al.variants import Variant, evaluated_rows, variant_rows
 from stages.embed.backbones import BACKBONES
 from stages.embed.images import DATASETS
 from stages.embed.views import specs_of
@@ -119,6 +119,9 @@ def prepare_task(
     if variant:
         about_pool = {"pool": variant.text(len(train))}
         train = train[variant_rows(variant, cache.labels[train].astype(np.int64))]
+        validation, test = (
+            rows[evaluated_rows(variant, cache.labels[rows].astype(np.int64))] for rows in (validation, test)
+        )
     parts = {"pool": train, "validation": validation, "test": test}
     basis = digest_json([TASK_FORMAT, pca, *(part.tolist() for part in parts.values())])[:16]
     derived = DerivedStore(local_folder(data_root) / "derived" / cache.key, basis)

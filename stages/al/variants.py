@@ -35,6 +35,11 @@ class Variant(ABC):
     def text(self, n_pool: int) -> str:
         """The one text of what it makes of that many images; runs keep it."""
 
+    def evaluated(self, labels: Int[np.ndarray, "images"], rng: np.random.Generator) -> Int[np.ndarray, "rows"]:
+        """Positions of the validation or test images that go with the pool: all of them."""
+        del rng
+        return np.arange(len(labels))
+
 
 @dataclass(frozen=True)
 class LongTail(Variant):
@@ -63,14 +68,38 @@ class LongTail(Variant):
                 f"a long tail of factor {self.factor:g} leaves the smallest class no image, the pool's classes have "
                 f"{counts.min()} to {counts.max()}: lower the factor in POOL="
             )
-        drawn = [
-            rng.permutation(np.flatnonzero(labels == label))[:n]
-            for label, n in zip(classes, kept.tolist(), strict=True)
-        ]
-        return np.sort(np.concatenate(drawn))
+        return _drawn(labels, classes, kept, rng)
 
     def text(self, n_pool: int) -> str:
         return f"longtail:{self.factor:g}"
+
+
+@dataclass(frozen=True)
+class Imbalanced(LongTail):
+    """A long tail of the validation and test images too, as where rare classes are rare everywhere.
+
+    Of those every class keeps at least one image.
+    """
+
+    def evaluated(self, labels: Int[np.ndarray, "images"], rng: np.random.Generator) -> Int[np.ndarray, "rows"]:
+        classes, counts = np.unique(labels, return_counts=True)
+        return _drawn(labels, classes, np.maximum(long_tail_counts(counts, self.factor), 1), rng)
+
+    def text(self, n_pool: int) -> str:
+        return f"imbalanced:{self.factor:g}"
+
+
+def _drawn(
+    labels: Int[np.ndarray, "n"],
+    classes: Int[np.ndarray, "classes"],
+    kept: Int[np.ndarray, "classes"],
+    rng: np.random.Generator,
+) -> Int[np.ndarray, "rows"]:
+    """So many of each class at random, in order."""
+    drawn = [
+        rng.permutation(np.flatnonzero(labels == label))[:n] for label, n in zip(classes, kept.tolist(), strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))
 
 
 def long_tail_counts(counts: Int[np.ndarray, "classes"], factor: float) -> Int[np.ndarray, "classes"]:
@@ -124,18 +153,19 @@ class Subset(Variant):
         classes, counts = np.unique(labels, return_counts=True)
         kept, remainder = counts * size // len(labels), counts * size % len(labels)
         kept[np.argsort(-remainder, kind="stable")[: size - kept.sum()]] += 1
-        drawn = [
-            rng.permutation(np.flatnonzero(labels == label))[:n]
-            for label, n in zip(classes, kept.tolist(), strict=True)
-        ]
-        return np.sort(np.concatenate(drawn))
+        return _drawn(labels, classes, kept, rng)
 
     def text(self, n_pool: int) -> str:
         return f"subset:{_fitting(self.images, n_pool)}"
 
 
-VARIANTS: dict[str, type[Variant]] = {"longtail": LongTail, "redundant": Redundant, "subset": Subset}
-FORMS = "whole, longtail:50, redundant:20:6000, subset:5000 or subset:10%"
+VARIANTS: dict[str, type[Variant]] = {
+    "longtail": LongTail,
+    "imbalanced": Imbalanced,
+    "redundant": Redundant,
+    "subset": Subset,
+}
+FORMS = "whole, longtail:50, imbalanced:50, redundant:20:6000, subset:5000 or subset:10%"
 
 
 def parse_variant(text: str) -> Variant | None:
@@ -156,6 +186,11 @@ def parse_variant(text: str) -> Variant | None:
 def variant_rows(variant: Variant, labels: Int[np.ndarray, "pool"]) -> Int[np.ndarray, "rows"]:
     """Positions in the pool that a variant keeps, the same for every run. Raises InputError."""
     return variant.rows(labels, np.random.default_rng(SEED))
+
+
+def evaluated_rows(variant: Variant, labels: Int[np.ndarray, "images"]) -> Int[np.ndarray, "rows"]:
+    """Positions of the validation or test images that go with a variant, the same for every run."""
+    return variant.evaluated(labels, np.random.default_rng(SEED))
 
 
 def _fitting(amount: str, n_pool: int) -> int:

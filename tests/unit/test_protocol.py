@@ -194,7 +194,7 @@ IMPOSSIBLE = (
 
 @pytest.mark.parametrize("text", IMPOSSIBLE)
 def test_an_impossible_variant_is_said(text):
-    with pytest.raises(InputError, match=r"longtail:50, redundant:20:6000"):
+    with pytest.raises(InputError, match=r"longtail:50, imbalanced:50, redundant:20:6000"):
         parse_variant(text)
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float32, Int
 
 from stages.al.models import load_models
 from stages.al.signals import RANKS, ROUND, compared, signal_table
@@ -22,7 +22,8 @@ class Surrogate(Strategy):
     The idea of thesis seed (002), 4.7, with what its experiment lacked: inputs are ranks among the round's candidates,
     the target is a return over several rounds compared with what was to be expected from where the run stood, and the
     models learn from random mixtures of strategies (see stages/surrogate/returns.py). Compared are 500 random
-    candidates, as in the thesis (5.6); a batch is the highest scores.
+    candidates, as in the thesis (5.6); asked are those that some pair of inputs puts first (`proposed`), because the
+    others, of which there are many more, are hardly ever best and often overrated; a batch is the highest scores.
 
     model : folder that `make surrogate` wrote, or `shipped` for the one that comes with alcove
     """
@@ -37,9 +38,11 @@ class Surrogate(Strategy):
         require_enough(view, batch_size)
         manifest, boosters = self._models()
         some = compared(view, rng, batch_size)
-        table = signal_table(some, tuple(manifest["inputs"]))
-        scores = np.mean([booster.inplace_predict(table) for booster in boosters], axis=0)
-        return some.candidates[top_k(scores, batch_size, rng)]
+        inputs = tuple(manifest["inputs"])
+        table = signal_table(some, inputs)
+        asked = proposed(table[:, [name in RANKS for name in inputs]], batch_size)
+        scores = np.mean([booster.inplace_predict(table[asked]) for booster in boosters], axis=0)
+        return some.candidates[asked[top_k(scores, batch_size, rng)]]
 
     def record(self) -> dict[str, Any]:
         manifest, _ = self._models()
@@ -47,3 +50,16 @@ class Surrogate(Strategy):
 
     def _models(self) -> tuple[dict[str, Any], list[Any]]:
         return load_models(str(SHIPPED) if self.model == "shipped" else self.model, RANKS + ROUND)
+
+
+def proposed(ranks: Float32[np.ndarray, "n inputs"], k: int) -> Int[np.ndarray, "some"]:
+    """Positions, in order, of the k highest by each input and by each pair of them; all where there are no inputs.
+
+    By the sum of -log(1 - rank), as in the mixtures that it learned from (`explore`).
+    """
+    heights = -np.log1p(-np.ascontiguousarray(ranks.T))
+    if not len(heights) or k >= len(ranks):
+        return np.arange(len(ranks))
+    one, other = np.triu_indices(len(heights))
+    sums = heights[one] + heights[other]
+    return np.unique(sums.argmax(axis=1) if k == 1 else np.argpartition(-sums, k - 1, axis=1)[:, :k])
