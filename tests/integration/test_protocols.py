@@ -11,6 +11,7 @@ import pytest
 from cache.location import Location
 from cache.runs import RunStore
 from pipeline.cli import main
+from pipeline.grid import LOG_FORMAT
 from stages.al.initial import INITIAL_SETS
 from tests.files import photos, tree
 from tests.unit.test_report import put_grid
@@ -55,7 +56,7 @@ def test_candidate_logs_of_another_format_are_made_anew(
     assert al(folder, root, "--seeds", "3") == 0
     said = capsys.readouterr().out
     assert [f"{new} new runs" in said for new in (6, 4, 0)] == [True] * 3, "the third seed logs nothing"
-    assert {record["candidate_log"]["format"] for record in records(root) if record["candidate_log"]} == {2}
+    assert {record["candidate_log"]["format"] for record in records(root) if record["candidate_log"]} == {LOG_FORMAT}
 
 
 def test_every_initial_set_from_the_command_line(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,9 +112,15 @@ def test_the_variants_of_a_pool(folder: Path, root: Path, capsys: pytest.Capture
             assert (labels[:10] == labels[10:20]).all() and (labels[:10] == labels[20:30]).all()
     assert len(found) == 4 and all(rest == found[0][1] for _, rest in found), "validation and test are untouched"
 
+    assert al(folder, root, "--pool", "imbalanced:4") == 0
+    imbalanced = next(record for record in records(root) if record["run"].get("pool") == "imbalanced:4")
+    assert imbalanced["n_pool"] == by_pool["longtail:4"]["n_pool"]
+    assert imbalanced["n_test"] < by_pool["whole"]["n_test"], "its test images are imbalanced too"
+    by_pool["imbalanced:4"] = imbalanced
+
     assert main(["report", "--data-root", str(root)]) == 0
     table = pd.read_csv(root / "reports" / "report.csv")
-    assert table.groupby("group").size().tolist() == [2, 2, 2, 2]
+    assert table.groupby("group").size().tolist() == [2, 2, 2, 2, 2]
     assert set(table["pool"].dropna()) == set(by_pool) - {"whole"}
     assert "pool longtail:4" in (root / "reports" / "report.html").read_text()
 

@@ -213,6 +213,29 @@ def test_two_data_sets_are_learned_from_together(
     assert before.items() <= kept(again).items()
 
 
+def test_several_shapes_of_a_pool_are_learned_from_and_the_first_is_compared(
+    folders: list[Path], again: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be made of it is named; a shape that does not exist is refused before anything runs."""
+    before = kept(again)
+    assert surrogate(folders[:1], again, "--pool", "whole,imbalanced:2,imbalanced:1000,subset:14") == 0
+    said = capsys.readouterr().out
+    name = f"folder:{folders[0]}"
+    assert f"left out imbalanced:1000 of {name}: a long tail of factor 1000 leaves" in said
+    assert f"left out subset:14 of {name}: its 14 images would all be labeled" in said
+    assert "learned the surrogate: 40 queries" in said
+    [model] = again.glob("surrogates/of-2-pools-*")
+    manifest = json.loads((model / "manifest.json").read_text())
+    assert [pool.get("pool") for pool in manifest["about"]["pools"]] == [None, "imbalanced:2"]
+    ran = [run for run in runs(again) if run["strategy"].get("model_digest") == manifest["model_digest"]]
+    assert [run.get("pool") for run in ran] == [None, None]
+    assert before.items() <= kept(again).items()
+    after = kept(again)
+    assert surrogate(folders[:1], again, "--pool", "whole,imbalancd:2") == 2
+    assert "there is no pool named 'imbalancd'" in capsys.readouterr().err
+    assert kept(again) == after
+
+
 def test_al_takes_the_model_of_that_pool(folders: list[Path], again: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert al(folders[0], again, "surrogate", "--log-seeds", "0") == 0
     assert "0 new runs, 2 reused" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from stages.al.loop import Cell, Evaluation, run_active_learning
 from stages.al.protocol import Protocol, ProtocolConfig, count_of
 from stages.al.strategies import STRATEGIES
 from stages.al.strategies.typiclust import TypiClust
-from stages.al.variants import long_tail_counts, parse_variant, variant_rows
+from stages.al.variants import evaluated_rows, long_tail_counts, parse_variant, variant_rows
 from stages.al.view import Needs
 from tests.conftest import make_view
 
@@ -162,6 +162,18 @@ def test_a_long_tail_has_exactly_the_counts_of_its_formula(factor, rng):
     assert len(set(rows.tolist())) == len(rows)
 
 
+def test_an_imbalanced_pool_has_the_long_tail_in_what_it_is_evaluated_on(rng):
+    labels, held_out = rng.permutation(np.repeat(np.arange(5), 100)), rng.permutation(np.repeat(np.arange(5), 8))
+    variant, long_tail = parse_variant("imbalanced:16"), parse_variant("longtail:16")
+    assert variant_rows(variant, labels).tolist() == variant_rows(long_tail, labels).tolist()
+    kept = evaluated_rows(variant, held_out)
+    assert np.bincount(held_out[kept]).tolist() == [8, 4, 2, 1, 1], "and at least one of every class"
+    assert (np.diff(kept) > 0).all()
+    for other in (long_tail, parse_variant("subset:20")):
+        assert evaluated_rows(other, held_out).tolist() == list(range(40))
+    assert variant.text(500) == "imbalanced:16"
+
+
 def test_a_redundant_pool_is_copies_of_few_images(rng):
     labels = rng.integers(0, 3, 50)
     rows = variant_rows(parse_variant("redundant:4:12"), labels)
@@ -180,14 +192,26 @@ def test_a_subset_is_stratified():
     assert parse_variant("subset:50%").text(100) == parse_variant("subset:50").text(100) == "subset:50"
 
 
-@pytest.mark.parametrize("text", ["longtail:5", "redundant:2:20", "subset:20"])
+@pytest.mark.parametrize("text", ["longtail:5", "imbalanced:5", "redundant:2:20", "subset:20"])
 def test_a_variant_is_the_same_every_time(text):
     labels = np.arange(100) % 4
+    assert evaluated_rows(parse_variant(text), labels).tolist() == evaluated_rows(parse_variant(text), labels).tolist()
     assert variant_rows(parse_variant(text), labels).tolist() == variant_rows(parse_variant(text), labels).tolist()
 
 
 IMPOSSIBLE = (
-    *("", "longtail", "longtail:", "longtail:0.5", "longtail:nan", "longtail:inf", "longtail:x", "longtail:5:5"),
+    *(
+        "",
+        "longtail",
+        "imbalanced",
+        "imbalanced:0",
+        "longtail:",
+        "longtail:0.5",
+        "longtail:nan",
+        "longtail:inf",
+        "longtail:x",
+        "longtail:5:5",
+    ),
     *("redundant:2", "redundant:1:10", "redundant:x:10", "redundant:2:x", "subset", "subset:0%", "subset:x", "whole:1"),
 )
 
@@ -198,7 +222,9 @@ def test_an_impossible_variant_is_said(text):
         parse_variant(text)
 
 
-@pytest.mark.parametrize("text", ["longtail:1000", "redundant:2:101", "redundant:2:0", "subset:101", "subset:0"])
+@pytest.mark.parametrize(
+    "text", ["longtail:1000", "imbalanced:1000", "redundant:2:101", "redundant:2:0", "subset:101", "subset:0"]
+)
 def test_a_variant_that_the_pool_cannot_make_is_said(text):
     with pytest.raises(InputError, match="POOL="):
         variant_rows(parse_variant(text), np.arange(100) % 4)
