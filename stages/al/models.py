@@ -9,7 +9,7 @@ from typing import Any
 from cache.errors import CacheMismatchError, CacheMissError
 from cache.files import digest_file, digest_files
 
-MODEL_FORMAT = 2
+MODEL_FORMAT = 3
 """Raise it when what the inputs mean changes, so that older models are refused."""
 
 

@@ -46,6 +46,7 @@ class Reference(Follower):
     """A fixed random sample of the pool, and the squared distance of each of its images to the nearest labeled one.
 
     closest_pair : smallest squared distance between labeled images that are not copies; 4, the largest, where none are
+    nearest_labeled : of every labeled image the nearest other one, its place among them; 0 where there is no other
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -55,8 +56,7 @@ class Reference(Follower):
         self.nearest = np.full(len(self.images), 4, np.float32)
         self.closest_pair = 4.0
         self._pool, self._seen = pool, 0
-        self._labeled_neighbour = np.zeros(0, np.int64)
-        self._labeled_nearest = np.zeros(0, np.float32)
+        self.nearest_labeled, self._squared = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
     def follow(self, labeled: Int[np.ndarray, "labeled"]) -> None:
         for end in range(self._seen, len(labeled)):
@@ -64,16 +64,10 @@ class Reference(Follower):
             np.minimum(self.nearest, _squared(self.unit @ new), out=self.nearest)
             pairs = _squared(self._pool.unit[labeled[:end]] @ new)
             self.closest_pair = min(self.closest_pair, float(pairs[pairs > DUPLICATE].min(initial=4)))
-            nearer = pairs < self._labeled_nearest
-            self._labeled_neighbour = np.append(
-                np.where(nearer, end, self._labeled_neighbour), pairs.argmin() if end else 0
-            )
-            self._labeled_nearest = np.append(np.where(nearer, pairs, self._labeled_nearest), pairs.min(initial=np.inf))
+            nearer, place = pairs < self._squared, pairs.argmin() if end else 0
+            self.nearest_labeled = np.append(np.where(nearer, end, self.nearest_labeled), place)
+            self._squared = np.append(np.where(nearer, pairs, self._squared), pairs.min(initial=np.inf))
         self._seen = len(labeled)
-
-    def nearest_agrees(self, labels: Int[np.ndarray, "labeled"]) -> float:
-        """Share of the labeled images whose nearest other labeled image has their class."""
-        return float((labels[self._labeled_neighbour] == labels).mean())
 
 
 def _squared(cosines: Float32[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:
@@ -269,23 +263,24 @@ class Signals:
 
     def round(self) -> dict[str, float]:
         """Labels per dimension, the candidates' mean closeness and least confidence, how uneven the labels are (1 for
-        even ones, whatever their number), and the share of classes seen.
+        even ones, whatever their number), the share of classes seen; and how often the other labeled images tell an
+        image's class: by the head, as a share of what the commonest class leaves to tell (negative where that does
+        better), and by the nearest one, as a share of what chance leaves.
         """
         total, n_classes = self._counts.sum(), len(self._counts)
         pairs = (self._counts * (self._counts - 1)).sum() / max(total * (total - 1), 1)
-        usual = self._counts.max() / total
+        commonest = self._counts.max() / total
         return {
             "labels_per_dimension": total / self._features.shape[1],
             "mean_closeness": float(self.closeness.mean()),
             "mean_least_confidence": float(self.least_confidence.mean()),
             "unevenness": n_classes * pairs,
             "classes_seen": float((self._counts > 0).mean()),
-            "head_left_out": (self._left_out_accuracy() - usual) / max(1 - usual, 1 / total),
-            "neighbours_left_out": (self._reference.nearest_agrees(self._view.labels) - pairs)
-            / max(1 - pairs, 1 / total),
+            "head_left_out": (self._head_agrees() - commonest) / max(1 - commonest, 1 / total),
+            "neighbours_left_out": (self._neighbour_agrees() - pairs) / max(1 - pairs, 1 / total),
         }
 
-    def _left_out_accuracy(self) -> float:
+    def _head_agrees(self) -> float:
         """Share of the labeled images that the head fitted to the others would get right (leave-one-out).
 
         One outside the span of the others, of which a head without a penalty knows nothing, counts as wrong.
@@ -298,6 +293,11 @@ class Signals:
         rest = np.maximum(1 - own, np.finfo(np.float32).eps)
         left_out = logits - surprise * (own / rest)[:, None]
         return float(((left_out.argmax(axis=1) == view.labels) & (rest > SPANNED)).mean())
+
+    def _neighbour_agrees(self) -> float:
+        """Share of the labeled images whose nearest other labeled image has their class."""
+        labels = self._view.labels
+        return float((labels[self._reference.nearest_labeled] == labels).mean())
 
 
 SIGNALS = (
