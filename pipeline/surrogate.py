@@ -32,22 +32,21 @@ def learn_surrogate(config: SurrogateConfig, tasks: Sequence[Task], folder: Path
     require_writable(local_folder(config.data_root))
     store = RunStore(config.data_root / "explored")
     protocols = [exploration(config, task) for task in tasks]
-    draws = range(config.explore)
-    strategies = [f"explore:draw={draw}" for draw in draws]
+    seeds = range(FIRST_SEED, FIRST_SEED + config.explore)
     runs = [
-        _runs(config, task, protocol, strategies, [FIRST_SEED + draw for draw in draws], store)
+        _runs(config, task, protocol, _mixtures(task, config.explore), seeds, store)
         for task, protocol in zip(tasks, protocols, strict=True)
     ]
     new = False
     for turn in range(config.turns + 1):
         last = turn == config.turns
         place = folder if last else folder / f"turn-{turn}"
-        seeds = sorted({run.record["run"]["seed"] for pool in runs for run in pool})
+        seen = sorted({run.record["run"]["seed"] for pool in runs for run in pool})
         learned_from = digest_json([RETURN_FORMAT, INPUTS, [[run.path.name for run in pool] for pool in runs]])
         if not stands(place, learned_from):
             learned = learn(runs, INPUTS)
             about = {"pools": [dict(task.about) for task in tasks], "head": config.head, "learned_from": learned_from}
-            save(learned, seeds, about, MODEL_FORMAT, place)
+            save(learned, seen, about, MODEL_FORMAT, place)
             new = True
         if not last:
             first = FIRST_SEED + config.explore + turn * config.own
@@ -55,6 +54,12 @@ def learn_surrogate(config: SurrogateConfig, tasks: Sequence[Task], folder: Path
             for pool, task, protocol in zip(runs, tasks, protocols, strict=True):
                 pool += _runs(config, task, protocol, own, range(first, first + config.own), store)
     return new
+
+
+def _mixtures(task: Task, n: int) -> list[str]:
+    """Others for every pool, and the same ones for a pool whatever it is learned from with."""
+    first = int(digest_json(dict(task.about))[:8], 16)
+    return [f"explore:draw={draw}" for draw in range(first, first + n)]
 
 
 def exploration(config: SurrogateConfig, task: Task) -> Protocol:
