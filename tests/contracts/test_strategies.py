@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from stages.al.acquisition import METRICS
 from stages.al.models import MODEL_FORMAT
-from stages.al.pool import Pool
+from stages.al.pool import Evaluation, Pool
 from stages.al.signals import RANKS, ROUND
 from stages.al.strategies import STRATEGIES, ScoredStrategy, Strategy
 from stages.al.view import Needs, PoolView
@@ -175,7 +175,8 @@ def test_hidden_labels_do_not_matter(
     features, labels = blobs(rng)
     other = labels.copy()
     other[10:] = rng.permutation(other[10:])
-    one, two = (make_view(make_pool(features, y, 4, name), np.arange(10)) for name, y in (("a", labels), ("b", other)))
+    known = {"labeled": np.arange(10), "held_out": Evaluation(features[:40], labels[:40])}
+    one, two = (make_view(make_pool(features, y, 4, name), **known) for name, y in (("a", labels), ("b", other)))
     assert query(strategy, one, 6).tolist() == query(strategy, two, 6).tolist()
 
 
