@@ -133,7 +133,7 @@ def surrogate(config: SurrogateConfig) -> int:
 
 
 def _returns(config: SurrogateConfig) -> int:
-    """Random mixtures of strategies, what accuracy did next, and a model of it."""
+    """Random mixtures of strategies, what accuracy and cross-entropy did next, and a model of it."""
     from pipeline.surrogate_figures import write_figures
 
     config = replace(_rooted(config), head=config.head or "ridge")
@@ -144,12 +144,16 @@ def _returns(config: SurrogateConfig) -> int:
         )
     check_grid([config.head], ["surrogate"], config.workers, config.engine)
     seeds = parse_seeds(config.seeds) if config.seeds else None
-    first, *others = (pool.strip() for pool in config.pool.split(","))
+    (names, (first, *others)) = (
+        _listed(word, text) for word, text in (("DATASET", config.dataset), ("POOL", config.pool))
+    )
     for pool in others:
         parse_variant(pool)
     config = replace(config, pool=first)
-    tasks = [_prepare(replace(config, dataset=name.strip()), config.pca) for name in config.dataset.split(",")]
-    learned_from = tasks + [task for pool in others for task in _shaped(config, pool)]
+    tasks = [_prepare(replace(config, dataset=name), config.pca) for name in names]
+    for task in tasks:
+        exploration(config, task)
+    learned_from = tasks + [task for pool in others for task in _shaped(config, names, pool)]
     folder = model_folder(config.data_root, tasks[0], config.head, "returns")
     if len(learned_from) > 1:
         digest = digest_json(
@@ -159,6 +163,8 @@ def _returns(config: SurrogateConfig) -> int:
     new = learn_surrogate(config, learned_from, folder)
     manifest = read_manifest(folder)
     print(f"{'learned' if new else 'reused'} the surrogate: {manifest['rows']} queries, {folder}")
+    if len(learned_from) > 1:
+        print(f"any pool's queries can ask it: STRATEGY=surrogate:{folder}")
     shares = sorted(manifest["importance"].items(), key=lambda item: -item[1])
     seen = ", ".join(f"{name} {share:.2f}" for name, share in shares[:8] if share)
     print(f"what it looks at: {seen or 'nothing, because so few queries teach nothing'}")
@@ -173,17 +179,27 @@ def _returns(config: SurrogateConfig) -> int:
     return 0
 
 
-def _shaped(config: SurrogateConfig, pool: str) -> list[Task]:
-    """That variant of the pool of each data set; those that cannot be, or have too few images, are named."""
+def _listed(word: str, text: str) -> list[str]:
+    """The entries of a comma-separated list, each once. Raises InputError where one is empty."""
+    entries = list(dict.fromkeys(entry.strip() for entry in text.split(",")))
+    if "" in entries:
+        raise InputError(f"{word}={text} has an empty entry: write names with a comma between two")
+    return entries
+
+
+def _shaped(config: SurrogateConfig, names: Sequence[str], pool: str) -> list[Task]:
+    """That variant of the pool of each data set; where it cannot be, or would all be labeled, that is said."""
     tasks = []
-    for name in config.dataset.split(","):
+    for name in names:
         try:
-            task = _prepare(replace(config, dataset=name.strip(), pool=pool), config.pca)
-            if exploration(config, task).budget >= task.sizes[0]:
-                raise InputError(f"its {task.sizes[0]} images would all be labeled")
-            tasks.append(task)
+            task = _prepare(replace(config, dataset=name, pool=pool), config.pca)
+            if exploration(config, task).budget < task.sizes[0]:
+                tasks.append(task)
+                continue
+            why = f"its {task.sizes[0]} images would all be labeled"
         except InputError as error:
-            print(f"left out {pool} of {name.strip()}: {error}")
+            why = str(error)
+        print(f"left out {pool} of {name}: {why}")
     return tasks
 
 

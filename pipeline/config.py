@@ -22,8 +22,9 @@ class FeaturesConfig:
     key: str = ""
     """beginning of the cache's key, where several caches match"""
     pool: str = "whole"
-    """whole, longtail:FACTOR, imbalanced:FACTOR (test images too), redundant:COPIES:IMAGES or subset:IMAGES; IMAGES may
-    be a percentage; of `surrogate` several, comma-separated: it learns from each, and is compared on the first"""
+    """whole, longtail:FACTOR, imbalanced:FACTOR (validation and test too), redundant:COPIES:IMAGES or subset:IMAGES;
+    IMAGES may be a percentage; of surrogate's recipe returns several, comma-separated: it learns from each, as far as
+    data sets can make it, and is compared on the first"""
     validation_size: int | None = None
     """images of the training split kept out of the pool; by default a fifth, at most 1,000"""
     workers: int = 0
@@ -62,7 +63,7 @@ class SurrogateConfig(TaskConfig):
     """Learn from the candidate logs which image to label next, then run what was learned as a strategy."""
 
     recipe: Literal["returns", "gains", "thesis"] = "returns"
-    """returns: learn from random mixtures of strategies what accuracy does next; gains: from dense look-ahead tables
+    """returns: learn from random mixtures of strategies what the next rounds bring; gains: from dense look-ahead tables
     of `al` what one label changes; thesis: its own experiment, from logs to tables, with six models"""
     explore: int = 30
     """recipe returns: runs of random mixtures to learn from first"""

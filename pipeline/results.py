@@ -154,8 +154,10 @@ class Group:
 
 
 def sees_labels(result: Result) -> bool:
-    """Whether it is an ablation that no one could use."""
-    return result.name in STRATEGIES and Needs.ORACLE in STRATEGIES.get(result.name).requires  # type: ignore[attr-defined]
+    """Whether it sees labels that its budget does not count: the pool's, as no one could, or the validation set's."""
+    if result.name not in STRATEGIES:
+        return False
+    return bool({Needs.ORACLE, Needs.VALIDATION} & STRATEGIES.get(result.name).requires)  # type: ignore[attr-defined]
 
 
 def variants_of(settings: Mapping[str, Any]) -> list[str]:

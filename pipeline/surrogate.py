@@ -57,14 +57,15 @@ def learn_surrogate(config: SurrogateConfig, tasks: Sequence[Task], folder: Path
 
 
 def _mixtures(task: Task, n: int) -> list[str]:
-    """Others for every pool, and the same ones for a pool whatever it is learned from with."""
+    """Each pool has mixtures of its own, which do not depend on the other pools."""
     first = int(digest_json(dict(task.about))[:8], 16)
     return [f"explore:draw={draw}" for draw in range(first, first + n)]
 
 
 def exploration(config: SurrogateConfig, task: Task) -> Protocol:
     """The protocol of a task's runs to learn from. Raises InputError where its pool is too small for it."""
-    protocol, size = ProtocolConfig(budget=config.budget or "210").resolve(task.sizes[0]), task.sizes[0]
+    size = task.sizes[0]
+    protocol = ProtocolConfig(budget=config.budget or "210").resolve(size)
     protocol.require_query(size)
     return protocol
 

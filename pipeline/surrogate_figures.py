@@ -51,7 +51,7 @@ def write_figures(manifest: Mapping[str, Any], store: RunStore, runs: Sequence[S
     Returns the files. Damaged runs are named on stderr and left out; where there is nothing to compare, that is said.
     """
     pictures = {"surrogate-importance.png": draw_importance(manifest)}
-    readable, problems = read_runs(store, ["/".join(run.path.parts[-3:]) for run in runs])
+    readable, problems = read_runs(store, dict.fromkeys("/".join(run.path.parts[-3:]) for run in runs))
     for problem in problems:
         print(f"alcove: {problem}", file=sys.stderr)
     for group in group_runs(readable):
@@ -132,7 +132,7 @@ def draw_gains(group: Group) -> bytes:
     for result, label in zip(shown, labels, strict=True):
         _draw_line(axes, result, curves[result.label], styles[result.label], label)
     axes.set_ylim(bottom=bottom)
-    grey = "; grey: sees labels that nobody has paid for" * any(map(sees_labels, shown))
+    grey = "; grey: sees labels that its budget does not count" * any(map(sees_labels, shown))
     add_legend(figure, 1, title=f"AUBC over random's{grey}", alignment="left")
     return rendered(figure, "png")
 
@@ -140,14 +140,14 @@ def draw_gains(group: Group) -> bytes:
 def lines_of(group: Group) -> list[Result]:
     """What is drawn, highest AUBC over random's first.
 
-    That is random, every surrogate, every strategy that sees labels it has not paid for, and the best of the others.
+    That is random, every surrogate, every strategy that sees labels beyond its budget's, and the best of the others.
     """
-    drawn = [result for result in group.results if result.gain or result.name == "random"]
+    drawn = sorted((r for r in group.results if r.gain or r.name == "random"), key=_gain, reverse=True)
     special = {
         result.label for result in drawn if result.name == "random" or result.is_surrogate or sees_labels(result)
     }
     best = [result.label for result in drawn if result.label not in special][: len(BEST_DASHES)]
-    return sorted((result for result in drawn if result.label in special.union(best)), key=_gain, reverse=True)
+    return [result for result in drawn if result.label in special.union(best)]
 
 
 def styles_of(group: Group, shown: Sequence[Result]) -> dict[str, Style]:

@@ -94,6 +94,7 @@ def prepare_task(
 
     The pool is the training split. Validation images are the cache's own, or else some of the training split, the
     same for every seed. A variant of the pool is made after they have been taken out; the projection is fitted on it.
+    `imbalanced` thins validation and test images too.
 
     variant : None takes the whole pool
     Raises InputError where labels, test images or pool images are missing, or the variant is impossible.
@@ -118,9 +119,10 @@ def prepare_task(
     about_pool = {}
     if variant:
         about_pool = {"pool": variant.text(len(train))}
-        train = train[variant_rows(variant, cache.labels[train].astype(np.int64))]
+        labels, whole = cache.labels.astype(np.int64), train
+        train = whole[variant_rows(variant, labels[whole])]
         validation, test = (
-            rows[evaluated_rows(variant, cache.labels[rows].astype(np.int64))] for rows in (validation, test)
+            rows[evaluated_rows(variant, labels[rows], labels[whole], labels[train])] for rows in (validation, test)
         )
     parts = {"pool": train, "validation": validation, "test": test}
     basis = digest_json([TASK_FORMAT, pca, *(part.tolist() for part in parts.values())])[:16]

@@ -29,7 +29,7 @@ REFERENCES = 2_000
 AHEAD = 250
 NARROW, LOCAL = 4, 5
 """Rates of kernels exp(-rate |x - y|^2) of L2-normalised features: of narrow coverage, and of what is near. That of
-coverage is 1, as MaxHerding's."""
+coverage is 1, as MaxHerding's, so that they are its powers."""
 LEAST_WIDTH = 0.03
 """Of the adaptive kernel."""
 DUPLICATE = 1e-5
@@ -283,21 +283,24 @@ class Signals:
     def _head_agrees(self) -> float:
         """Share of the labeled images that the head fitted to the others would get right (leave-one-out).
 
-        One outside the span of the others, of which a head without a penalty knows nothing, counts as wrong.
+        An image that the others say nothing of counts as wrong: the only one of its class, and without a penalty one
+        outside their span. With all views as rows, the image's other views are among the others.
         """
         view, head = self._view, self._head
         features = view.pool_features[view.labeled].astype(np.float64)
         logits, rows = head.raw_logits(features), head.rows(features)
-        own = np.einsum("ld,ld->l", rows @ head.inverse()[0], rows)
+        own = head.class_weight_[view.labels] * np.einsum("ld,ld->l", rows @ head.inverse()[0], rows)
+        known = self._counts[view.labels] > 1
+        if not head.penalty_:
+            known &= own < 1 - SPANNED
         surprise = log_targets(view.labels, logits.shape[1], head.epsilon) - logits
-        rest = np.maximum(1 - own, np.finfo(np.float32).eps)
-        left_out = logits - surprise * (own / rest)[:, None]
-        return float(((left_out.argmax(axis=1) == view.labels) & (rest > SPANNED)).mean())
+        left_out = logits - surprise * (own / np.where(known, 1 - own, 1))[:, None]
+        return float(((left_out.argmax(axis=1) == view.labels) & known).mean())
 
     def _neighbour_agrees(self) -> float:
         """Share of the labeled images whose nearest other labeled image has their class."""
         labels = self._view.labels
-        return float((labels[self._reference.nearest_labeled] == labels).mean())
+        return float((labels[self._reference.nearest_labeled] == labels).mean()) if len(labels) > 1 else 0.0
 
 
 SIGNALS = (
@@ -378,9 +381,8 @@ def _cover(cosines, nearest, weight, adaptive, found):
             doubtful += weight[e] * gain
             gain = max(fast_exp(max(-adaptive * squared, np.float32(LEAST))) - covered[1, e], np.float32(0))
             adapted += weight[e] * gain
-            nearer = near**NARROW
-            narrow += max(nearer - covered[2, e], np.float32(0))
-            density += nearer * near
+            narrow += max(near**NARROW - covered[2, e], np.float32(0))
+            density += near**LOCAL
         found[0, i], found[1, i], found[2, i], found[3, i], found[4, i] = wide, doubtful, adapted, narrow, density
 
 

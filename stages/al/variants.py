@@ -35,9 +35,18 @@ class Variant(ABC):
     def text(self, n_pool: int) -> str:
         """The one text of what it makes of that many images; runs keep it."""
 
-    def evaluated(self, labels: Int[np.ndarray, "images"], rng: np.random.Generator) -> Int[np.ndarray, "rows"]:
-        """Positions of the validation or test images that go with the pool: all of them."""
-        del rng
+    def evaluated(
+        self,
+        labels: Int[np.ndarray, "images"],
+        before: Int[np.ndarray, "pool"],
+        after: Int[np.ndarray, "kept"],
+        rng: np.random.Generator,
+    ) -> Int[np.ndarray, "rows"]:
+        """Positions of the validation or test images that go with the pool, all of them unless the variant says other.
+
+        before, after : labels of the pool that was, and of what the variant made of it
+        """
+        del before, after, rng
         return np.arange(len(labels))
 
 
@@ -78,12 +87,22 @@ class LongTail(Variant):
 class Imbalanced(LongTail):
     """A long tail of the validation and test images too, as where rare classes are rare everywhere.
 
-    Of those every class keeps at least one image.
+    Of those every class keeps the share that it keeps of the pool, in proportion to the largest such share, to the
+    nearest image, and at least one.
     """
 
-    def evaluated(self, labels: Int[np.ndarray, "images"], rng: np.random.Generator) -> Int[np.ndarray, "rows"]:
+    def evaluated(
+        self,
+        labels: Int[np.ndarray, "images"],
+        before: Int[np.ndarray, "pool"],
+        after: Int[np.ndarray, "kept"],
+        rng: np.random.Generator,
+    ) -> Int[np.ndarray, "rows"]:
         classes, counts = np.unique(labels, return_counts=True)
-        return _drawn(labels, classes, np.maximum(long_tail_counts(counts, self.factor), 1), rng)
+        was, left = ((part[:, None] == classes).sum(axis=0) for part in (before, after))
+        share = np.where(was > 0, left / np.maximum(was, 1), 1)
+        kept = np.clip(np.rint(counts * share / share.max()), 1, counts)
+        return _drawn(labels, classes, kept.astype(np.int64), rng)
 
     def text(self, n_pool: int) -> str:
         return f"imbalanced:{self.factor:g}"
@@ -188,9 +207,14 @@ def variant_rows(variant: Variant, labels: Int[np.ndarray, "pool"]) -> Int[np.nd
     return variant.rows(labels, np.random.default_rng(SEED))
 
 
-def evaluated_rows(variant: Variant, labels: Int[np.ndarray, "images"]) -> Int[np.ndarray, "rows"]:
-    """Positions of the validation or test images that go with a variant, the same for every run."""
-    return variant.evaluated(labels, np.random.default_rng(SEED))
+def evaluated_rows(
+    variant: Variant,
+    labels: Int[np.ndarray, "images"],
+    before: Int[np.ndarray, "pool"],
+    after: Int[np.ndarray, "kept"],
+) -> Int[np.ndarray, "rows"]:
+    """Positions of the validation or test images that go with a variant of a pool, the same for every run."""
+    return variant.evaluated(labels, before, after, np.random.default_rng(SEED))
 
 
 def _fitting(amount: str, n_pool: int) -> int:

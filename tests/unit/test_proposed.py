@@ -21,6 +21,13 @@ def test_what_an_input_or_a_pair_of_them_puts_first(k: int, rng: np.random.Gener
     assert len(found) < 60 or k > 3
 
 
+def test_ties_are_proposed_together_whatever_their_order(rng: np.random.Generator) -> None:
+    values = np.column_stack([rng.integers(0, 4, 60), rng.normal(size=60)]).astype(float)
+    table, order = ranks(values).astype(np.float32), rng.permutation(60)
+    assert sorted(order[proposed(table[order], 1)]) == proposed(table, 1).tolist()
+    assert set(np.flatnonzero(values[:, 0] == 3)) <= set(proposed(table, 1).tolist())
+
+
 def test_all_where_there_is_no_choice_to_make(rng: np.random.Generator) -> None:
     assert proposed(ranks(rng.normal(size=(5, 3))).astype(np.float32), 5).tolist() == [0, 1, 2, 3, 4]
     assert proposed(np.empty((4, 0), np.float32), 1).tolist() == [0, 1, 2, 3]

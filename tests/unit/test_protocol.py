@@ -163,14 +163,21 @@ def test_a_long_tail_has_exactly_the_counts_of_its_formula(factor, rng):
 
 
 def test_an_imbalanced_pool_has_the_long_tail_in_what_it_is_evaluated_on(rng):
-    labels, held_out = rng.permutation(np.repeat(np.arange(5), 100)), rng.permutation(np.repeat(np.arange(5), 8))
+    """Of many classes, too, of which validation has more or fewer images by chance, and one not at all."""
+    labels = rng.permutation(np.repeat(np.arange(100), 50))
+    held_out = rng.integers(1, 100, 1000)
     variant, long_tail = parse_variant("imbalanced:16"), parse_variant("longtail:16")
-    assert variant_rows(variant, labels).tolist() == variant_rows(long_tail, labels).tolist()
-    kept = evaluated_rows(variant, held_out)
-    assert np.bincount(held_out[kept]).tolist() == [8, 4, 2, 1, 1], "and at least one of every class"
+    rows = variant_rows(variant, labels)
+    assert rows.tolist() == variant_rows(long_tail, labels).tolist()
+    kept = evaluated_rows(variant, held_out, labels, labels[rows])
     assert (np.diff(kept) > 0).all()
+    before, after = (np.bincount(part, minlength=100) for part in (held_out, held_out[kept]))
+    share = np.bincount(labels[rows], minlength=100) / 50
+    share /= share[1:].max()
+    assert np.abs(after - np.maximum(before * share, 1))[1:].max() <= 0.5 + 1e-9 and after[0] == 0
+    assert after[1:11].sum() > 5 * after[90:].sum()
     for other in (long_tail, parse_variant("subset:20")):
-        assert evaluated_rows(other, held_out).tolist() == list(range(40))
+        assert evaluated_rows(other, held_out, labels, labels[rows]).tolist() == list(range(1000))
     assert variant.text(500) == "imbalanced:16"
 
 
@@ -195,7 +202,9 @@ def test_a_subset_is_stratified():
 @pytest.mark.parametrize("text", ["longtail:5", "imbalanced:5", "redundant:2:20", "subset:20"])
 def test_a_variant_is_the_same_every_time(text):
     labels = np.arange(100) % 4
-    assert evaluated_rows(parse_variant(text), labels).tolist() == evaluated_rows(parse_variant(text), labels).tolist()
+    some = labels[variant_rows(parse_variant(text), labels)]
+    once, again = (evaluated_rows(parse_variant(text), labels, labels, some).tolist() for _ in range(2))
+    assert once == again
     assert variant_rows(parse_variant(text), labels).tolist() == variant_rows(parse_variant(text), labels).tolist()
 
 

@@ -192,7 +192,9 @@ class Plain:
         rows = np.arange(len(self.y))
         right = 0
         for i in rows:
-            if self.penalty or np.linalg.matrix_rank(self.X[rows != i]) == np.linalg.matrix_rank(self.X):
+            if (self.y == self.y[i]).sum() > 1 and (
+                self.penalty or np.linalg.matrix_rank(self.X[rows != i]) == np.linalg.matrix_rank(self.X)
+            ):
                 logits = self.X[i] @ self.fit(self.X[rows != i], self.targets(self.y[rows != i]))
                 right += logits.argmax() == self.y[i]
         return self.above(right / len(rows), np.bincount(self.y).max() / len(rows))
@@ -289,7 +291,27 @@ def test_the_numbers_of_a_round_by_hand(tiny_pool: Pool) -> None:
     assert of_round["labels_per_dimension"] == pytest.approx(4 / 6)
     assert of_round["unevenness"] == pytest.approx(4 * 2 / 12)
     assert of_round["classes_seen"] == 0.75
-    assert Signals(make_view(tiny_pool, labeled[:1])).round()["unevenness"] == 0
+    alone = Signals(make_view(tiny_pool, labeled[:1])).round()
+    assert alone["unevenness"] == alone["neighbours_left_out"] == 0
+
+
+@pytest.mark.parametrize("spec", ["ridge:class_weight=balanced", "ridge:intercept=true"])
+def test_left_out_images_are_predicted_by_heads_fitted_to_the_others(spec: str, tiny_pool: Pool) -> None:
+    """With the weights of classes and the constant as they were; balanced ones are those of all labels."""
+    labeled = np.arange(40)
+    X, y = tiny_pool.features[labeled].astype(np.float64), tiny_pool.labels[labeled].copy()
+    y[::3] = (y[::3] + 1) % 4
+    pool = replace(tiny_pool, labels=np.concatenate([y, tiny_pool.labels[40:]]))
+    head = HEADS.build(spec, n_classes=4).fit(X, y)
+    right = 0
+    for i in labeled:
+        rest = labeled != i
+        other = HEADS.build(spec.replace(":class_weight=balanced", ""), n_classes=4)
+        weight = head.class_weight_[y[rest]]
+        right += other.fit(X[rest], y[rest], sample_weight=weight).predict(X[i : i + 1])[0] == y[i]
+    found = Signals(make_view(pool, labeled, fitted_head=head)).round()["head_left_out"]
+    commonest = np.bincount(y).max() / 40
+    assert found == pytest.approx((right / 40 - commonest) / (1 - commonest))
 
 
 def test_named_inputs_come_in_their_order(tiny_pool: Pool) -> None:

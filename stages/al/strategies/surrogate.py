@@ -17,13 +17,13 @@ SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 @STRATEGIES.register("surrogate")
 @dataclass(frozen=True, kw_only=True)
 class Surrogate(Strategy):
-    """Query the candidate after which XGBoost expects accuracy to be highest over the next rounds. No label is seen.
+    """Query the candidate after which XGBoost expects the next rounds to be best. No label is seen that was not spent.
 
     The idea of thesis seed (002), 4.7, with what its experiment lacked: inputs are ranks among the round's candidates,
     the target is a return over several rounds compared with what was to be expected from where the run stood, and the
     models learn from random mixtures of strategies (see stages/surrogate/returns.py). Compared are 500 random
-    candidates, as in the thesis (5.6); asked are those that some pair of inputs puts first (`proposed`), because the
-    others, of which there are many more, are hardly ever best and often overrated; a batch is the highest scores.
+    candidates, as in the thesis (5.6); asked are those that some pair of inputs puts first (`proposed`), some thirty,
+    which costs little and did no worse; a batch is the highest scores.
 
     model : folder that `make surrogate` wrote, or `shipped` for the one that comes with alcove
     """
@@ -53,13 +53,14 @@ class Surrogate(Strategy):
 
 
 def proposed(ranks: Float32[np.ndarray, "n inputs"], k: int) -> Int[np.ndarray, "some"]:
-    """Positions, in order, of the k highest by each input and by each pair of them; all where there are no inputs.
+    """Positions of the k highest by each input and by each pair of them, and of their ties; all without inputs.
 
-    By the sum of -log(1 - rank), as in the mixtures that it learned from (`explore`).
+    By the sum of -log(1 - rank), in which being among the very first counts most (as in `explore`).
     """
     heights = -np.log1p(-np.ascontiguousarray(ranks.T))
     if not len(heights) or k >= len(ranks):
         return np.arange(len(ranks))
     one, other = np.triu_indices(len(heights))
     sums = heights[one] + heights[other]
-    return np.unique(sums.argmax(axis=1) if k == 1 else np.argpartition(-sums, k - 1, axis=1)[:, :k])
+    bars = sums.max(axis=1) if k == 1 else np.partition(sums, len(ranks) - k, axis=1)[:, len(ranks) - k]
+    return np.flatnonzero((sums >= bars[:, None]).any(axis=0))
