@@ -45,6 +45,7 @@ CLUSTERS = 50
 class Reference(Follower):
     """A fixed random sample of the pool, and the squared distance of each of its images to the nearest labeled one.
 
+    clusters, second_moment : of the whole pool, read once a run
     closest_pair : smallest squared distance between labeled images that are not copies; 4, the largest, where none are
     nearest_labeled : of every labeled image the nearest other one, its place among them; 0 where there is no other
     """
@@ -55,6 +56,8 @@ class Reference(Follower):
         self.features = np.ascontiguousarray(pool.features[self.images], dtype=np.float32)
         self.nearest = np.full(len(self.images), 4, np.float32)
         self.closest_pair = 4.0
+        self.clusters = pool.clusters(max(1, min(CLUSTERS, len(pool) // 20)))
+        self.second_moment = pool.second_moment()
         self._pool, self._seen = pool, 0
         self.nearest_labeled, self._squared = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
@@ -144,7 +147,7 @@ class Signals:
         """Mean squared move of the pool's logits, per squared unit of the candidate's surprise."""
         gains, constants = self._head.gains(self._features)
         moves = np.column_stack([gains, constants])
-        return np.einsum("md,md->m", moves @ self._view.pool.second_moment(), moves)
+        return np.einsum("md,md->m", moves @ self._reference.second_moment, moves)
 
     @cached_property
     def expected_influence(self) -> Float[np.ndarray, "candidates"]:
@@ -198,7 +201,7 @@ class Signals:
     @cached_property
     def cluster_need(self) -> Float[np.ndarray, "candidates"]:
         """Images of its cluster for every label there, one label more."""
-        clusters = self._view.pool.clusters(max(1, min(CLUSTERS, len(self._view.pool) // 20)))
+        clusters = self._reference.clusters
         sizes, spent = np.bincount(clusters), np.bincount(clusters[self._view.labeled], minlength=clusters.max() + 1)
         return (sizes / (1 + spent))[clusters[self._view.candidates]]
 
