@@ -23,7 +23,7 @@ WORDS = {
     Needs.CLOSED_FORM: "a closed-form head",
     Needs.MEMBERS: "a committee of linear heads",
     Needs.ORACLE: "true labels",
-    Needs.VALIDATION: "validation labels",
+    Needs.VALIDATION: "validation set",
 }
 """What each is called in the list."""
 
