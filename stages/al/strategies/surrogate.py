@@ -23,7 +23,7 @@ class Surrogate(Strategy):
     the target is a return over several rounds compared with what was to be expected from where the run stood, and the
     models learn from random mixtures of strategies (see stages/surrogate/returns.py). Compared are 500 random
     candidates, as in the thesis (5.6); asked are those that some pair of inputs puts first (`proposed`), some thirty,
-    which costs little and did no worse; a batch is the highest scores.
+    which costs little; a batch is the highest scores.
 
     model : folder that `make surrogate` wrote, or `shipped` for the one that comes with alcove
     """
