@@ -144,9 +144,7 @@ def _returns(config: SurrogateConfig) -> int:
         )
     check_grid([config.head], ["surrogate"], config.workers, config.engine)
     seeds = parse_seeds(config.seeds) if config.seeds else None
-    (names, (first, *others)) = (
-        _listed(word, text) for word, text in (("DATASET", config.dataset), ("POOL", config.pool))
-    )
+    names, (first, *others) = _listed("DATASET", config.dataset), _listed("POOL", config.pool)
     for pool in others:
         parse_variant(pool)
     config = replace(config, pool=first)

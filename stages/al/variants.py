@@ -7,6 +7,7 @@ import difflib
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int
@@ -20,7 +21,12 @@ LARGEST_FACTOR = 1e6
 
 
 class Variant(ABC):
-    """One way to make a pool of another, from its text after the name: `longtail:50`."""
+    """One way to make a pool of another, from its text after the name: `longtail:50`.
+
+    everywhere : whether the classes' shares of validation and test images follow those of the pool
+    """
+
+    everywhere: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -34,20 +40,6 @@ class Variant(ABC):
     @abstractmethod
     def text(self, n_pool: int) -> str:
         """The one text of what it makes of that many images; runs keep it."""
-
-    def evaluated(
-        self,
-        labels: Int[np.ndarray, "images"],
-        before: Int[np.ndarray, "pool"],
-        after: Int[np.ndarray, "kept"],
-        rng: np.random.Generator,
-    ) -> Int[np.ndarray, "rows"]:
-        """Positions of the validation or test images that go with the pool, all of them unless the variant says other.
-
-        before, after : labels of the pool that was, and of what the variant made of it
-        """
-        del before, after, rng
-        return np.arange(len(labels))
 
 
 @dataclass(frozen=True)
@@ -85,24 +77,9 @@ class LongTail(Variant):
 
 @dataclass(frozen=True)
 class Imbalanced(LongTail):
-    """A long tail of the validation and test images too, as where rare classes are rare everywhere.
+    """A long tail of the validation and test images too, as where rare classes are rare everywhere."""
 
-    Of those every class keeps the share that it keeps of the pool, in proportion to the largest such share, to the
-    nearest image, and at least one.
-    """
-
-    def evaluated(
-        self,
-        labels: Int[np.ndarray, "images"],
-        before: Int[np.ndarray, "pool"],
-        after: Int[np.ndarray, "kept"],
-        rng: np.random.Generator,
-    ) -> Int[np.ndarray, "rows"]:
-        classes, counts = np.unique(labels, return_counts=True)
-        was, left = ((part[:, None] == classes).sum(axis=0) for part in (before, after))
-        share = np.where(was > 0, left / np.maximum(was, 1), 1)
-        kept = np.clip(np.rint(counts * share / share.max()), 1, counts)
-        return _drawn(labels, classes, kept.astype(np.int64), rng)
+    everywhere = True
 
     def text(self, n_pool: int) -> str:
         return f"imbalanced:{self.factor:g}"
@@ -213,8 +190,20 @@ def evaluated_rows(
     before: Int[np.ndarray, "pool"],
     after: Int[np.ndarray, "kept"],
 ) -> Int[np.ndarray, "rows"]:
-    """Positions of the validation or test images that go with a variant of a pool, the same for every run."""
-    return variant.evaluated(labels, before, after, np.random.default_rng(SEED))
+    """Positions of the validation or test images that go with a variant of a pool, the same for every run.
+
+    All, or of every class the share that it keeps of the pool, in proportion to the largest such share, to the nearest
+    image, and at least one.
+
+    before, after : labels of the pool that was, and of what the variant made of it
+    """
+    if not variant.everywhere:
+        return np.arange(len(labels))
+    classes, counts = np.unique(labels, return_counts=True)
+    was, left = ((part[:, None] == classes).sum(axis=0) for part in (before, after))
+    share = np.where(was > 0, left / np.maximum(was, 1), 1)
+    kept = np.clip(np.rint(counts * share / share.max()), 1, counts).astype(np.int64)
+    return _drawn(labels, classes, kept, np.random.default_rng(SEED))
 
 
 def _fitting(amount: str, n_pool: int) -> int:
