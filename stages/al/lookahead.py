@@ -6,7 +6,6 @@ that one sum of exponentials, less one term, serves every label of a candidate. 
 `ClosedFormSoftmax.influence`; the loops are in single precision, their sums in double.
 """
 
-from copy import deepcopy
 from typing import NamedTuple, no_type_check
 
 import numba
@@ -78,7 +77,7 @@ def later_lookahead(
         asked = np.flatnonzero(candidates == skipped if alone else ~np.isin(candidates, order[:-1]))
         if len(asked):
             more = order[order != skipped]
-            later = deepcopy(head).add(features[more], labels[more]) if len(more) else head
+            later = head.grown(features[more], labels[more]) if len(more) else head
             chosen = candidates[asked]
             changes[:, asked] = lookahead(later, features[chosen], labels[chosen], X, y)
     return Changes(*changes)

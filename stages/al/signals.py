@@ -13,7 +13,6 @@ from typing import no_type_check
 import numba
 import numpy as np
 from jaxtyping import Float, Float32, Int
-from scipy.stats import rankdata
 
 from stages.al.heads.closed_form import log_targets, softmax
 from stages.al.lookahead import LabelEffects
@@ -54,6 +53,7 @@ class Reference(Follower):
         self.images = np.sort(np.random.default_rng(0).permutation(len(pool))[:REFERENCES])
         self.unit = np.ascontiguousarray(pool.unit[self.images])
         self.features = np.ascontiguousarray(pool.features[self.images], dtype=np.float32)
+        self._cosines = pool.unit @ self.unit.T if len(pool) == len(self.images) else None
         self.nearest = np.full(len(self.images), 4, np.float32)
         self.closest_pair = 4.0
         self.clusters = pool.clusters(max(1, min(CLUSTERS, len(pool) // 20)))
@@ -71,6 +71,15 @@ class Reference(Follower):
             self.nearest_labeled = np.append(np.where(nearer, end, self.nearest_labeled), place)
             self._squared = np.append(np.where(nearer, pairs, self._squared), pairs.min(initial=np.inf))
         self._seen = len(labeled)
+
+    def cosines(self, images: Int[np.ndarray, "m"]) -> tuple[Float32[np.ndarray, "k reference"], Int[np.ndarray, "m"]]:
+        """A table of cosines with the sample, and the rows of it that are those of pool images.
+
+        Of a small pool the table is that of the whole, made once a run.
+        """
+        if self._cosines is not None:
+            return self._cosines, images
+        return self._pool.unit[images] @ self.unit.T, np.arange(len(images))
 
 
 def _squared(cosines: Float32[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:
@@ -135,18 +144,33 @@ class Signals:
     # What labeling a candidate would move, whatever its label (see closed_form).
 
     @cached_property
+    def _inverse(self) -> Float[np.ndarray, "size size"]:
+        return self._head.inverse()[0]
+
+    @cached_property
+    def _moved(self) -> tuple[Float[np.ndarray, "candidates size"], Float[np.ndarray, "candidates"]]:
+        """Ax, and x'Ax, of every candidate as a row that is solved."""
+        rows = self._head.rows(self._features)
+        moved = rows @ self._inverse
+        return moved, np.einsum("ms,ms->m", rows, moved)
+
+    @property
     def leverage(self) -> Float[np.ndarray, "candidates"]:
         """x'Ax: how little the labeled images say of x, without a penalty of x within their span (see
         `LeastSquares.inverse`).
         """
-        rows = self._head.rows(self._features)
-        return np.einsum("md,md->m", rows @ self._head.inverse()[0], rows)
+        return self._moved[1]
 
     @cached_property
     def influence(self) -> Float[np.ndarray, "candidates"]:
         """Mean squared move of the pool's logits, per squared unit of the candidate's surprise."""
-        gains, constants = self._head.gains(self._features)
-        moves = np.column_stack([gains, constants])
+        moved, leverage = self._moved
+        if self._head.penalty_:  # as `ClosedFormSoftmax.gains`, of what is there already
+            constants = moved[:, -1:] if self._head.intercept else np.zeros((len(moved), 1))
+            inner = moved[:, :-1] if self._head.intercept else moved
+            moves = np.hstack([self._head.expand(inner), constants]) / (1 + leverage)[:, None]
+        else:
+            moves = np.column_stack(self._head.gains(self._features))
         return np.einsum("md,md->m", moves @ self._reference.second_moment, moves)
 
     @cached_property
@@ -170,7 +194,8 @@ class Signals:
         weight = (doubt / max(float(doubt.max()), np.finfo(np.float32).tiny)).astype(np.float32)
         adaptive = max(reference.closest_pair**0.5, LEAST_WIDTH)
         found = np.empty((5, len(self._unit)), np.float32)
-        _cover(self._unit @ reference.unit.T, reference.nearest, weight, np.float32(adaptive**-2), found)
+        cosines = reference.cosines(self._view.candidates)
+        _cover(*cosines, reference.nearest, weight, np.float32(adaptive**-2), found)
         return found
 
     @property
@@ -292,7 +317,7 @@ class Signals:
         view, head = self._view, self._head
         features = view.pool_features[view.labeled].astype(np.float64)
         logits, rows = head.raw_logits(features), head.rows(features)
-        own = head.class_weight_[view.labels] * np.einsum("ld,ld->l", rows @ head.inverse()[0], rows)
+        own = head.class_weight_[view.labels] * np.einsum("ld,ld->l", rows @ self._inverse, rows)
         known = self._counts[view.labels] > 1
         if not head.penalty_:
             known &= own < 1 - SPANNED
@@ -321,7 +346,9 @@ ROUND = (
 
 def ranks(columns: Float[np.ndarray, "n columns"]) -> Float[np.ndarray, "n columns"]:
     """Of every number the share of its column that is lower, above 0 and below 1: itself and its ties count half."""
-    return (rankdata(columns, axis=0) - 0.5) / len(columns)
+    found = np.empty_like(columns)
+    _rank(columns, np.ascontiguousarray(columns.T).argsort(axis=1), found)
+    return found
 
 
 def signal_table(view: PoolView, names: tuple[str, ...] = RANKS + ROUND) -> Float32[np.ndarray, "candidates names"]:
@@ -366,18 +393,20 @@ def signals_of(
 
 @numba.njit(cache=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
 @no_type_check
-def _cover(cosines, nearest, weight, adaptive, found):
-    """found (5, m): gain of coverage, the same weighted, weighted by the adaptive rate, by the narrow one; density."""
+def _cover(cosines, rows, nearest, weight, adaptive, found):
+    """rows : of `cosines`, one of each candidate
+
+    found (5, m): gain of coverage, the same weighted, weighted by the adaptive rate, by the narrow one; density."""
     covered = np.empty((3, len(nearest)), np.float32)
     for e in range(len(nearest)):
         covered[0, e] = fast_exp(-nearest[e])
         covered[1, e] = fast_exp(max(-adaptive * nearest[e], np.float32(LEAST)))
         covered[2, e] = covered[0, e] ** NARROW
-    for i in range(len(cosines)):
+    for i in range(len(rows)):
         wide, doubtful, adapted = np.float32(0), np.float32(0), np.float32(0)
         narrow, density = np.float32(0), np.float32(0)
         for e in range(len(nearest)):
-            squared = np.float32(2) - np.float32(2) * cosines[i, e]
+            squared = np.float32(2) - np.float32(2) * cosines[rows[i], e]
             near = fast_exp(-squared)
             gain = max(near - covered[0, e], np.float32(0))
             wide += gain
@@ -387,6 +416,22 @@ def _cover(cosines, nearest, weight, adaptive, found):
             narrow += max(near**NARROW - covered[2, e], np.float32(0))
             density += near**LOCAL
         found[0, i], found[1, i], found[2, i], found[3, i], found[4, i] = wide, doubtful, adapted, narrow, density
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _rank(columns, order, found):
+    """found : of every number the mean place of its ties in its column's order, less half a place, over their number"""
+    n = len(columns)
+    for c in range(columns.shape[1]):
+        first = 0
+        for last in range(n):
+            value = columns[order[c, last], c]
+            if last + 1 < n and columns[order[c, last + 1], c] == value:
+                continue
+            for place in range(first, last + 1):
+                found[order[c, place], c] = (first + last + 1) / 2 / n
+            first = last + 1
 
 
 @numba.njit(cache=True, fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")

@@ -10,6 +10,7 @@ term, W+ = W + g (t - x'W), where g depends on x alone (`least_squares`). That m
 product (`moved_`).
 """
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -177,6 +178,12 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
             self._append(*(part[new[2] > 0] for part in new))
         return self
 
+    def grown(self, X: Float[np.ndarray, "m dim"], places: Int[np.ndarray, "m"]) -> "ClosedFormSoftmax":
+        """Another head, as this one would be after `add`. They share what neither ever changes in place."""
+        other = copy(self)
+        other._system = copy(self._least_squares())
+        return other.add(X, places)
+
     def logits(self, X: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n classes"]:
         """What the softmax is taken of, in the precision of X, which is not checked. Classes without a label tie."""
         return self.raw_logits(X) / X.dtype.type(self.temperature_)
@@ -211,19 +218,18 @@ class ClosedFormSoftmax(ClassifierMixin, BaseEstimator):
         Exact as long as nothing but the squared errors changes: a penalty chosen by cross-validation, a fitted
         temperature, class weights, the number of dimensions and the directions kept stay as they are.
         """
-        gains, constants = self.gains(candidates, places)
+        gains, constants = self.gains(self._checked(candidates, np.float64), places)
         return self._checked(X, np.float64) @ gains.T + constants
 
     def gains(
-        self, candidates: Any, places: Int[np.ndarray, "m"] | None = None
+        self, candidates: Float[np.ndarray, "m dim"], places: Int[np.ndarray, "m"] | None = None
     ) -> tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m"]]:
         """By how much labeling each candidate moves the weights and the intercept, per unit of its surprise.
 
-        See `influence`, which is x'g and the constant.
+        See `influence`, which is x'g and the constant, and checks what it is given.
         """
-        candidates = self._checked(candidates, np.float64)
         weight = np.ones(len(candidates)) if places is None else self.class_weight_[places]
-        gains, constants = self._least_squares().gains(self.reduce(candidates), weight)
+        gains, constants = self._least_squares().gains(self.reduce(candidates.astype(np.float64)), weight)
         return self.expand(gains), constants
 
     def inverse(self) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "size size"]]:

@@ -57,8 +57,10 @@ class LeastSquares:
         the coefficients have moved by D'S and the constant by d'S.
         """
         inner = X - self._origin
-        for row in inner:
-            self._widen(row)
+        self._longest = max(self._longest, float(np.linalg.norm(inner, axis=1).max(initial=0)))
+        if len(self._basis) < inner.shape[1]:
+            for row in inner:
+                self._widen(row)
         rows = self._coordinates(inner)
         self._absorb(rows, T, weight)
         self._solve()
@@ -68,6 +70,8 @@ class LeastSquares:
         self, X: Float[np.ndarray, "m dim"], weight: Float[np.ndarray, "m"]
     ) -> tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m"]]:
         """What `append` of each row alone would return."""
+        if self._penalty and len(X) > X.shape[1]:
+            return self._many_gains(X, weight)
         inner = X - self._origin
         rows = self._coordinates(inner)
         outside = inner - rows[:, self._constant :] @ self._basis
@@ -85,6 +89,15 @@ class LeastSquares:
             sideways = np.where(leaves[:, None], outside / np.where(leaves, squared, 1.0)[:, None], 0.0)
         moved, constant = self._to_features(along)
         return moved + sideways, constant - sideways @ self._origin
+
+    def _many_gains(
+        self, X: Float[np.ndarray, "m dim"], weight: Float[np.ndarray, "m"]
+    ) -> tuple[Float[np.ndarray, "m dim"], Float[np.ndarray, "m"]]:
+        """The same by the inverse, which costs a product of its own and saves four of every row."""
+        rows = np.hstack([X, np.ones((len(X), self._constant))])
+        moved = rows @ self.inverse()[0]
+        moved *= (weight / (1 + weight * np.einsum("ms,ms->m", rows, moved)))[:, None]
+        return moved[:, : X.shape[1]], moved[:, -1] if self._constant else np.zeros(len(X))
 
     def inverse(self) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "size size"]]:
         """A and N over the features and, where there is a constant, a 1 after them: for rows x and e of that kind
@@ -119,9 +132,6 @@ class LeastSquares:
 
     def _widen(self, row: Float[np.ndarray, "dim"]) -> None:
         """Let the basis span this row too."""
-        self._longest = max(self._longest, float(np.linalg.norm(row)))
-        if len(self._basis) == len(row):
-            return
         outside = row - (self._basis @ row) @ self._basis
         outside -= (self._basis @ outside) @ self._basis  # twice is enough (Kahan; Parlett 1980)
         length = np.linalg.norm(outside)
