@@ -178,7 +178,7 @@ def test_a_mean_and_ranks_that_disagree_claim_nothing():
     assert claims.p[0, 1] < 0.05 and not claims.above.any()
 
 
-@pytest.mark.parametrize(("k", "least"), [(2, 7), (3, 7), (5, 8), (10, 9), (32, 11)])
+@pytest.mark.parametrize(("k", "least"), [(2, 7), (3, 8), (5, 9), (10, 10), (32, 12)])
 def test_too_few_seeds_are_said_and_how_many_it_takes(rng, k, least):
     gains = {f"strategy_{place}": 0.1 * place for place in range(k)}
     compared = compare(grid(rng, least - 1, gains))
@@ -225,9 +225,18 @@ def test_groups_that_cannot_be_compared_claim_nothing(rng):
         assert compared.sentence == f"Nothing is claimed: {compared.warning}"
 
 
+def test_of_two_equal_ones_above_the_others_neither_is_called_the_winner():
+    rng = np.random.default_rng(1)
+    won = 0
+    for _ in range(200):
+        claims = claims_of(equal(rng, 10, 5) + np.array([0, 0, -0.1, -0.1, -0.1]), np.ones(5, dtype=bool))
+        won += claims.claimed(claims.to_best, claims.signs[:, claims.best])[:2].any()
+    assert won / 200 < 0.05
+
+
 @pytest.mark.parametrize(("k", "n"), [(2, 10), (5, 10), (10, 10), (10, 20)])
 def test_of_equal_strategies_next_to_nothing_is_claimed(k, n):
-    """Any claim: someone above or below the best or random, or any pair. Of 4,000 grids: 1.9, 1.2, 1.0 and 2.0%."""
+    """Any claim: someone above or below the best or random, or any pair. Of 3,000 grids each: 1.7, 1.6, 1.5 and 1.6%."""
     rng = np.random.default_rng([k, n])
     fair = np.ones(k, dtype=bool)
     false = 0
