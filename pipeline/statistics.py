@@ -50,7 +50,7 @@ class Claims:
     signs : 1 where row is above column both in the mean and in Wilcoxon's ranks, -1 below, 0 where the two disagree
     best : the highest mean AUBC of those that may win
     to_best, to_random : Holm's correction over the pairs with that one, times PICKED for the best, NaN at itself; None
-        without random
+        without random. The best and random, a pair of both families, has the larger p in both: one verdict
     """
 
     omnibus: float
@@ -183,6 +183,10 @@ def claims_of(values: Float[np.ndarray, "seeds k"], fair: Bool[np.ndarray, "k"],
     p[first, second] = p[second, first] = wilcoxon_p(differences)
     pairs[first, second] = pairs[second, first] = holm(p[first, second])
     best = int(np.where(fair, values.mean(axis=0), -np.inf).argmax())
+    to_best = np.minimum(1, PICKED * _family(p, best))
+    to_random = None if random is None else _family(p, random)
+    if random is not None and to_random is not None and random != best:
+        to_best[random] = to_random[best] = max(to_best[random], to_random[best])
     return Claims(
         omnibus=float(p[0, 1]) if k == 2 else friedman_p(values),
         ranks=rankdata(-values.round(DECIMALS), axis=1).mean(axis=0),
@@ -190,8 +194,8 @@ def claims_of(values: Float[np.ndarray, "seeds k"], fair: Bool[np.ndarray, "k"],
         pairs=pairs,
         signs=signs - signs.T,
         best=best,
-        to_best=np.minimum(1, PICKED * _family(p, best)),
-        to_random=None if random is None else _family(p, random),
+        to_best=to_best,
+        to_random=to_random,
     )
 
 
@@ -264,7 +268,7 @@ def _sentence(
     if too_few:
         return f"No winner: {best} is first ({gap} AUBC over {level[0]}), but {n} seeds are too few to claim anything"
     needed = seeds_needed(pair.paired, ALPHA / (PICKED * len(level)))
-    hope = f"; some {said_seeds(needed)} seeds would tell them apart" if needed and needed > n else ""
+    hope = f"; {said_seeds(needed)} seeds would tell them apart" if needed and needed > n else ""
     if not claims.decided:
         return (
             f"No winner: {best} is first ({gap} AUBC over {level[0]}), but the strategies do not differ as a whole "
@@ -279,4 +283,4 @@ def said_p(p: float) -> str:
 
 
 def said_seeds(n: int) -> str:
-    return f"more than {MOST_SEEDS:,}" if n > MOST_SEEDS else str(n)
+    return f"more than {MOST_SEEDS:,}" if n > MOST_SEEDS else f"some {n}"

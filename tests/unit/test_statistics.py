@@ -114,8 +114,11 @@ def test_the_tests_of_a_group_are_scipy_s(rng):
             assert claims.p[i, j] == pytest.approx(expected)
             assert compared.differences[i, j] == pytest.approx(values[first].mean() - values[second].mean())
     margin, coreset = compared.against_random["margin"], compared.against_random["coreset"]
-    p = sorted([margin.paired.p, coreset.paired.p])
-    assert sorted([margin.adjusted, coreset.adjusted]) == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
+    p = {"margin": margin.paired.p, "coreset": coreset.paired.p}
+    assert coreset.adjusted == pytest.approx(
+        max(p["coreset"] * (1 + (p["coreset"] < p["margin"])), 2 * min(p.values()))
+    )
+    assert compared.against_best["random"].adjusted == margin.adjusted >= 2 * p["margin"]
     alone = paired(values["margin"], values["random"])
     assert (margin.paired.p, margin.paired.effect, margin.paired.n) == pytest.approx((alone.p, alone.effect, 12))
     assert margin.paired.interval == pytest.approx(alone.interval)
@@ -236,7 +239,7 @@ def test_of_two_equal_ones_above_the_others_neither_is_called_the_winner():
 
 @pytest.mark.parametrize(("k", "n"), [(2, 10), (5, 10), (10, 10), (10, 20)])
 def test_of_equal_strategies_next_to_nothing_is_claimed(k, n):
-    """Any claim: someone above or below the best or random, or any pair. Of 3,000 grids each: 1.7, 1.6, 1.5 and 1.6%."""
+    """Any claim: on the best, on random or on any pair. Of 3,000 grids each: 1.7, 1.6, 1.5 and 1.6%."""
     rng = np.random.default_rng([k, n])
     fair = np.ones(k, dtype=bool)
     false = 0
