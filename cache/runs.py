@@ -7,9 +7,8 @@
 Each file is written whole. A run is replaced by removing its run.json first.
 """
 
-import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,8 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache.errors import CacheMismatchError
-from cache.files import remove, write_json, write_whole
+from cache.files import PARTIAL, remove, write_json, write_whole
 from cache.location import Location, files_under
+
+FILES = ("run.json", "rounds.parquet", "candidates.parquet")
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,32 @@ class StoredRun:
 
     def rounds(self) -> pd.DataFrame:
         """One row per round: round, budget_spent, queried, test_* and val_* metrics, seconds_*."""
-        return pd.read_parquet(io.BytesIO((self.path / "rounds.parquet").read_bytes()))
+        return self.columns(None).to_pandas()
+
+    def columns(self, names: Sequence[str] | None) -> pa.Table:
+        """Those columns of `rounds` that are there, in a tenth of the time; None takes all."""
+        file = pq.ParquetFile(pa.BufferReader((self.path / "rounds.parquet").read_bytes()))
+        return file.read(names, use_threads=False)
 
     @property
     def candidates_path(self) -> Location | None:
         path = self.path / "candidates.parquet"
         return path if path.exists() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What lies in a run store, as relative paths, each kind sorted.
+
+    finished, half_written : ids of runs with and without a run.json
+    foreign : files that alcove did not write there; a folder that has only such files stands for them, with a slash
+    unreadable : what the system did not let us look at
+    """
+
+    finished: tuple[str, ...]
+    half_written: tuple[str, ...]
+    foreign: tuple[str, ...]
+    unreadable: tuple[OSError, ...]
 
 
 @dataclass(frozen=True)
@@ -72,13 +93,39 @@ class RunStore:
         write_json(path / "run.json", record)
         return StoredRun(path, dict(record))
 
+    def survey(self) -> Survey:
+        """Everything in the store, none of it opened."""
+        unreadable: list[OSError] = []
+        runs: dict[str, set[str]] = {}
+        others = []
+        for name in files_under(self.root, unreadable.append):
+            folder, _, file = name.rpartition("/")
+            if folder.count("/") == 2 and (file in FILES or file.endswith(PARTIAL)):
+                runs.setdefault(folder, set()).add(file)
+            elif not file.endswith(PARTIAL):
+                others.append(name)
+        finished = {run_id for run_id, files in runs.items() if "run.json" in files}
+        places = {"/".join(run_id.split("/")[:depth]) for run_id in runs for depth in (1, 2, 3)}
+        return Survey(
+            finished=tuple(sorted(finished)),
+            half_written=tuple(sorted(runs.keys() - finished)),
+            foreign=tuple(sorted({_outermost(name, places) for name in others})),
+            unreadable=tuple(error for error in unreadable if not isinstance(error, FileNotFoundError)),
+        )
+
     def ids(self) -> list[str]:
         """Ids of all finished runs, sorted."""
-        names = (name.split("/") for name in files_under(self.root))
-        return sorted("/".join(parts[:3]) for parts in names if len(parts) == 4 and parts[3] == "run.json")
+        return list(self.survey().finished)
 
     def __iter__(self) -> Iterator[StoredRun]:
         """All finished runs, by id."""
         for run_id in self.ids():
             if run := self.get(run_id):
                 yield run
+
+
+def _outermost(name: str, places: Collection[str]) -> str:
+    """The first folder on the way to a file that no run lies in, with a slash; without one, the file."""
+    parts = name.split("/")
+    folders = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+    return next((f"{folder}/" for folder in folders if folder not in places), name)
