@@ -93,12 +93,13 @@ class RunStore:
         write_json(path / "run.json", record)
         return StoredRun(path, dict(record))
 
-    def survey(self) -> Survey:
-        """Everything in the store, none of it opened."""
+    def survey(self, place: str = "") -> Survey:
+        """Everything in the store, or in a folder of it, none of it opened."""
         unreadable: list[OSError] = []
         runs: dict[str, set[str]] = {}
         others = []
-        for name in files_under(self.root, unreadable.append):
+        for found in files_under(self.root / place, unreadable.append):
+            name = f"{place}/{found}" if place else found
             folder, _, file = name.rpartition("/")
             if folder.count("/") == 2 and (file in FILES or file.endswith(PARTIAL)):
                 runs.setdefault(folder, set()).add(file)

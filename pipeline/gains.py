@@ -25,8 +25,7 @@ def matching_runs(store: RunStore, task: Task, head: str) -> list[StoredRun]:
     """The stored runs of a task and head, whatever strategy, protocol and seed. Damaged ones are named on stderr."""
     made = build_head(head, task.n_classes)
     wanted: dict[str, Any] = {**task.about, "head": {"name": made.name, **made.get_params()}}
-    place = "{dataset}/{full_name}/".format(**task.about)
-    runs = [run.stored for run in sound_runs(store, [run_id for run_id in store.ids() if run_id.startswith(place)])]
+    runs = [run.stored for run in sound_runs(store, place="{dataset}/{full_name}".format(**task.about))]
     same_pool = [run for run in runs if run.record["run"].get("pool") == task.about.get("pool")]
     return [run for run in same_pool if wanted.items() <= run.record["run"].items()]
 

@@ -19,6 +19,7 @@ from cache.runs import RunStore, StoredRun, Survey
 from stages.al.metrics import aubc
 from stages.al.protocol import Protocol
 
+REMEDY = "`make al` does it again, or remove it"
 NAMED = 5
 """Things named in one sentence; of more, their number."""
 
@@ -81,22 +82,23 @@ class Run:
         return digest_json([self.settings, self.strategy, self.seed])
 
 
-def read_runs(store: RunStore, ids: Iterable[str] | None = None) -> tuple[list[Run], list[str]]:
-    """The runs of a store, and a sentence for all that had to be left out: damaged runs, older ones of a
-    configuration, and where the whole store is read, half-written runs and what is none.
+def read_runs(store: RunStore, ids: Iterable[str] | None = None, place: str = "") -> tuple[list[Run], list[str]]:
+    """The runs of a store, and sentences for all that had to be left out: damaged runs, older ones of a
+    configuration, and without `ids` half-written runs and what is none.
 
     ids : of the runs to read; None reads all
+    place : of those all, only the ones in this folder of the store, such as `digits`
     """
     problems: list[str] = []
     if ids is None:
-        survey = store.survey()
+        survey = store.survey(place)
         ids, problems = survey.finished, strays(store.root, survey)
     runs: dict[str, Run] = {}
     for run_id in ids:
         try:
             run = find_run(store, run_id)
         except CacheMismatchError as error:
-            problems.append(f"left out {error}: the same `make al` does it again, or delete it")
+            problems.append(f"left out {error}: {REMEDY}")
             continue
         if run is None:
             continue
@@ -107,9 +109,9 @@ def read_runs(store: RunStore, ids: Iterable[str] | None = None) -> tuple[list[R
     return list(runs.values()), problems
 
 
-def sound_runs(store: RunStore, ids: Iterable[str] | None = None) -> list[Run]:
-    """The runs that can be read; what had to be left out is named on stderr."""
-    runs, problems = read_runs(store, ids)
+def sound_runs(store: RunStore, ids: Iterable[str] | None = None, place: str = "") -> list[Run]:
+    """The runs that can be read; what had to be left out is named on stderr. As `read_runs` otherwise."""
+    runs, problems = read_runs(store, ids, place)
     for problem in problems:
         print(f"alcove: {problem}", file=sys.stderr)
     return runs
@@ -162,7 +164,7 @@ def read_run(stored: StoredRun) -> Run:
 def _require(value: Any, shape: Any, where: str) -> None:
     """Raises KeyError or TypeError where a JSON value is not of the shape that RECORD explains."""
     if not isinstance(value, type(shape) if isinstance(shape, dict | list) else shape) or isinstance(value, bool):
-        raise TypeError(f"{where} is not what it should be")
+        raise TypeError(f"{where} is of type {type(value).__name__}")
     if isinstance(value, list):
         for item in value:
             _require(item, shape[0], where)
@@ -178,8 +180,8 @@ def strays(root: Location, survey: Survey) -> list[str]:
     said = [f"passed over {error.filename} ({error.strerror})" for error in survey.unreadable]
     if survey.half_written:
         said.append(
-            f"left out what is half-written, or being written, in {root}: {_some(survey.half_written)}: "
-            f"`make al` finishes it, or delete it"
+            f"left out runs half-written, or being written, in {root}: {_some(survey.half_written)}: "
+            f"`make al` finishes them, or remove them"
         )
     if survey.foreign:
         said.append(f"passed over what is no run in {root}: {_some(survey.foreign)}: move it elsewhere")
@@ -193,10 +195,10 @@ def _some(names: Sequence[str]) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, CacheMismatchError):
-        return "its run.json is not valid JSON"
+        return "run.json is not valid JSON" if error.__cause__ else "run.json is not the record of a run"
     if isinstance(error, OSError) and error.strerror:
         return f"{str(error.filename).rpartition('/')[2]}: {error.strerror}"
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0].partition(". ")[0]
 
 
 def written(run: Run) -> int:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CacheMissError, InputError
+from cache.errors import CacheMismatchError, CacheMissError, InputError
 from cache.files import canonical_json, digest_json, write_whole
 from cache.runs import RunStore
 from pipeline.config import RunsConfig
 from pipeline.grid import parse_seeds
-from pipeline.reading import Run, damage_named, find_run
+from pipeline.reading import REMEDY, Run, damage_named, find_run
 from pipeline.report import is_backbone, readable_runs, slug
 from pipeline.results import Estimate, seed_ranges, strategy_labels, variants_of
 
@@ -104,22 +104,14 @@ def show_run(config: RunsConfig) -> list[str]:
     if len(ids) > 1:
         more = f" and {len(ids) - KEYS_SHOWN} more" if len(ids) > KEYS_SHOWN else ""
         raise InputError(f"show wants one run: name it with --key, one of {', '.join(ids[:KEYS_SHOWN])}{more}")
-    run = find_run(store, ids[0])
-    if run is None:
-        raise CacheMissError(f"the run {ids[0]} has just been removed: `make runs` lists those there are")
-    record = run.record
-    lines = [f"run       {ids[0]}"]
-    lines += [f"  {name:<15} {_text(value)}" for name, value in record["run"].items()]
-    lines += [f"  {name:<15} {_text(record[name])}" for name in ("n_pool", "n_validation", "n_test")]
-    lines += [f"summary   AUBC {run.aubc:.4f}, final accuracy {run.accuracy[-1]:.4f}, {run.seconds:.2f} s"]
-    versions = record.get("versions") or {"versions": "not recorded"}
-    lines += [f"versions  {', '.join(f'{name} {version}' for name, version in versions.items())}"]
-    lines += [
-        f"commit    {record.get('commit') or 'not recorded'}",
-        f"command   {record.get('command') or 'not recorded'}",
-    ]
-    with damage_named(run.stored.path):
-        return lines + _rounds(run)
+    try:
+        run = find_run(store, ids[0])
+        if run is None:
+            raise CacheMissError(f"the run {ids[0]} has just been removed: `make runs` lists those there are")
+        with damage_named(run.stored.path):
+            return _about(run) + _rounds(run)
+    except CacheMismatchError as error:
+        raise CacheMismatchError(f"cannot show {error}: {REMEDY}") from error
 
 
 def _id(run: Run) -> str:
@@ -200,6 +192,18 @@ def _cut(cell: str, length: int) -> str:
 def _estimate(values: Sequence[float]) -> str:
     estimate = Estimate.of(values)
     return f"{estimate.mean:.4f}" + (f" ± {estimate.error:.4f}" if estimate.error is not None else "")
+
+
+def _about(run: Run) -> list[str]:
+    """Configuration, summary, and what made it."""
+    record = run.record
+    lines = [f"run       {_id(run)}"]
+    lines += [f"  {name:<15} {_text(value)}" for name, value in record["run"].items()]
+    lines += [f"  {name:<15} {_text(record[name])}" for name in ("n_pool", "n_validation", "n_test")]
+    lines += [f"summary   AUBC {run.aubc:.4f}, final accuracy {run.accuracy[-1]:.4f}, {run.seconds:.2f} s"]
+    versions = record.get("versions") or {"versions": "not recorded"}
+    lines += [f"versions  {', '.join(f'{name} {version}' for name, version in versions.items())}"]
+    return lines + [f"{name:<8}  {record.get(name) or 'not recorded'}" for name in ("commit", "command")]
 
 
 def _text(value: Any) -> str:

@@ -31,9 +31,7 @@ def log_runs(runs: Sequence[Run], uri: str) -> tuple[int, int]:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ImportError as error:
-        raise InputError(
-            "--mlflow needs a package that is not installed: .venv/bin/pip install 'alcove[mlflow]'"
-        ) from error
+        raise InputError("--mlflow needs a package that is not installed: pip install 'alcove[mlflow]'") from error
     try:
         client, new = MlflowClient(tracking_uri=uri), 0
         for name, alike in _by_experiment(runs).items():
@@ -44,7 +42,9 @@ def log_runs(runs: Sequence[Run], uri: str) -> tuple[int, int]:
                 _log(client, experiment, run)
             new += len(todo)
     except MlflowException as error:
-        raise InputError(f"MLflow at {uri!r} refuses ({' '.join(str(error).split())}): check --mlflow") from error
+        raise InputError(
+            f"MLflow at {uri!r} refuses ({' '.join(str(error).split()).partition('. ')[0]}): check --mlflow"
+        ) from error
     return new, len(runs) - new
 
 
