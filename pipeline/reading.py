@@ -44,6 +44,9 @@ RECORD: dict[str, Any] = {
 }
 """What a run.json must hold: objects by name, lists by their items' type; what ends in ? may be missing or null."""
 
+COLUMNS = ("budget_spent", "test_accuracy")
+"""What rounds.parquet must hold."""
+
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, pa.ArrowException)
 """What json, Parquet and our own checks raise of bytes that are not those of a finished run."""
 
@@ -142,7 +145,9 @@ def read_run(stored: StoredRun) -> Run:
     """Raises one of many errors where record or rounds are not those of a finished run: see `find_run`."""
     _require(stored.record, RECORD, "run.json")
     about = stored.record["run"]
-    rounds = stored.columns(("budget_spent", "test_accuracy"))
+    rounds = stored.columns(COLUMNS)
+    if absent := set(COLUMNS) - set(rounds.column_names):
+        raise ValueError(f"rounds.parquet has no {' and no '.join(sorted(absent))}")
     expected = Protocol(**about["protocol"]).n_rounds(stored.record["n_pool"])
     if len(rounds) != expected:
         raise ValueError(f"rounds.parquet has {len(rounds)} rounds instead of {expected}")
@@ -198,7 +203,9 @@ def _reason(error: Exception) -> str:
         return "run.json is not valid JSON" if error.__cause__ else "run.json is not the record of a run"
     if isinstance(error, OSError) and error.strerror:
         return f"{str(error.filename).rpartition('/')[2]}: {error.strerror}"
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0].partition(". ")[0]
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return str(error).partition("\n")[0].partition(". ")[0]
 
 
 def written(run: Run) -> int:

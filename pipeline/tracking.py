@@ -63,16 +63,16 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 def _logged(client: MlflowClient, experiment: str) -> set[str]:
     """Ids of our runs that are whole in an experiment. Those of an interrupted call are removed."""
-    found, page = set(), None
-    while page != "":
-        answer = client.search_runs([experiment], page_token=page)
-        for run in answer:
-            if run.info.status == "FINISHED":
-                found.add(run.data.tags.get(ID))
-            elif ID in run.data.tags:
-                client.delete_run(run.info.run_id)
-        page = answer.token or ""
-    return found
+    page = client.search_runs([experiment])
+    found = list(page)
+    while page.token:
+        page = client.search_runs([experiment], page_token=page.token)
+        found += page
+    ours = [run for run in found if ID in run.data.tags]
+    for run in ours:
+        if run.info.status != "FINISHED":
+            client.delete_run(run.info.run_id)
+    return {run.data.tags[ID] for run in ours if run.info.status == "FINISHED"}
 
 
 def _log(client: MlflowClient, experiment: str, run: Run) -> None:
