@@ -50,7 +50,8 @@ class StoredRun:
 class Survey:
     """What lies in a run store, as relative paths, each kind sorted.
 
-    finished, half_written : ids of runs with and without a run.json
+    finished : ids of runs with a run.json
+    half_written : ids of runs without, and files elsewhere that a writer at work, or a killed one, has not put in place
     foreign : files that alcove did not write there; a folder that has only such files stands for them, with a slash
     unreadable : what the system did not let us look at
     """
@@ -97,19 +98,22 @@ class RunStore:
         """Everything in the store, or in a folder of it, none of it opened."""
         unreadable: list[OSError] = []
         runs: dict[str, set[str]] = {}
-        others = []
+        partial, others = set(), []
         for found in files_under(self.root / place, unreadable.append):
             name = f"{place}/{found}" if place else found
             folder, _, file = name.rpartition("/")
-            if folder.count("/") == 2 and (file in FILES or file.endswith(PARTIAL)):
+            if file.endswith(PARTIAL):
+                partial.add(name)
+            elif folder.count("/") == 2 and file in FILES:
                 runs.setdefault(folder, set()).add(file)
-            elif not file.endswith(PARTIAL):
+            else:
                 others.append(name)
         finished = {run_id for run_id, files in runs.items() if "run.json" in files}
+        half = runs.keys() - finished
         places = {"/".join(run_id.split("/")[:depth]) for run_id in runs for depth in (1, 2, 3)}
         return Survey(
             finished=tuple(sorted(finished)),
-            half_written=tuple(sorted(runs.keys() - finished)),
+            half_written=tuple(sorted(half | {name for name in partial if name.rpartition("/")[0] not in half})),
             foreign=tuple(sorted({_outermost(name, places) for name in others})),
             unreadable=tuple(error for error in unreadable if not isinstance(error, FileNotFoundError)),
         )

@@ -185,8 +185,8 @@ def strays(root: Location, survey: Survey) -> list[str]:
     said = [f"passed over {error.filename} ({error.strerror})" for error in survey.unreadable]
     if survey.half_written:
         said.append(
-            f"left out runs half-written, or being written, in {root}: {_some(survey.half_written)}: "
-            f"`make al` finishes them, or remove them"
+            f"left out what is half-written, or being written, in {root}: {_some(survey.half_written)}: "
+            f"`make al` finishes it, or remove it"
         )
     if survey.foreign:
         said.append(f"passed over what is no run in {root}: {_some(survey.foreign)}: move it elsewhere")

@@ -196,7 +196,6 @@ def test_what_is_no_run_is_named_and_passed_over(data_root, capsys):
         (store / name).parent.mkdir(parents=True, exist_ok=True)
         (store / name).write_text("{}")
     (run / "paper.pdf").write_text("x")
-    (run / ".rounds.parquet.0123.partial").write_text("a killed writer's, or one at work")
     (store / "empty").mkdir()
     (store / "pipe").symlink_to(store / "nowhere")
     assert list_runs(RunsConfig(data_root=data_root)) == before
@@ -208,6 +207,21 @@ def test_what_is_no_run_is_named_and_passed_over(data_root, capsys):
         (store / f"z{i}").write_text("")
     list_runs(RunsConfig(data_root=data_root))
     assert ", photos/ and 4 more: move it" in capsys.readouterr().err
+
+
+def test_what_a_killed_writer_leaves_is_named(data_root, capsys):
+    half = data_root / "runs" / "digits" / "simclr-net.w1" / "ridge-entropy-s0-0123456789"
+    (finished,) = data_root.glob("runs/*/*/ridge-margin-s0-*")
+    half.mkdir()
+    for folder in (half, finished):
+        (folder / ".run.json.0123.partial").write_text("{")
+    (half / "rounds.parquet").write_text("")
+    assert len(table(list_runs(RunsConfig(data_root=data_root)))) == 5
+    place = finished.relative_to(data_root / "runs")
+    assert capsys.readouterr().err == (
+        f"alcove: left out what is half-written, or being written, in {data_root / 'runs'}: "
+        f"{place.parent / half.name}, {place}/.run.json.0123.partial: `make al` finishes it, or remove it\n"
+    )
 
 
 def test_what_may_not_be_read_is_named_and_the_rest_shown(data_root, capsys, monkeypatch):
