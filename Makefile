@@ -101,6 +101,9 @@ help:  ## explain every target and variable
 	@echo '  strategies STRATEGY the one to show in full [all, briefly]'
 	@echo '  cache      ACTION ls, verify or rm [ls]    KEY beginning of a cache key [all]'
 	@echo '  runs       ACTION ls or show [ls]    KEY part of a run'"'"'s id, which show needs [all]'
+	@echo '             DATASET, BACKBONE, HEAD, STRATEGY, POOL, SEEDS of the runs to list [all]'
+	@echo '             ARGS="--sort seconds" or strategy for another order than by AUBC; ARGS="--csv FILE" for one row per run;'
+	@echo '             ARGS="--mlflow sqlite:///mlflow.db" logs them to MLflow, each once'
 	@echo '  every      ARGS more command-line options; see .venv/bin/alcove TARGET --help'
 
 install: .venv/installed  ## make .venv with the pinned versions (about 7 GB)
@@ -142,8 +145,8 @@ strategies: install  ## list the query strategies, or show one in full (STRATEGY
 cache: install  ## list the feature caches, or verify or rm one
 	$(RUN) cache $(ACTION) --key '$(KEY)' --data-root '$(DATA_ROOT)' $(ARGS)
 
-runs: install  ## list the stored runs (all, or those of DATASET= BACKBONE= STRATEGY=), or show one
-	$(RUN) runs $(ACTION) --key '$(KEY)' $(if $(filter-out file default,$(origin DATASET)),--dataset '$(DATASET)') $(if $(filter-out file default,$(origin BACKBONE)),--backbone '$(BACKBONE)') $(if $(filter-out file default,$(origin STRATEGY)),--strategy '$(STRATEGY)') --data-root '$(DATA_ROOT)' $(ARGS)
+runs: install  ## list the stored runs (all, or those of DATASET= HEAD= STRATEGY= ...), or show one
+	$(RUN) runs $(ACTION) --key '$(KEY)' $(foreach name,DATASET BACKBONE HEAD STRATEGY POOL SEEDS,$(if $(filter-out file default,$(origin $(name))),--$(shell echo $(name) | tr A-Z a-z) '$($(name))')) --data-root '$(DATA_ROOT)' $(ARGS)
 
 test: install  ## the test suite (6 minutes at most)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder

@@ -5,8 +5,9 @@ again from that, and is read by memory map, lies in a folder of this machine: se
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,28 @@ def local_folder(place: Location) -> Path:
     return Path(os.environ.get("ALCOVE_LOCAL") or Path(cache, "alcove"), place.protocol, *place.path.split("/"))
 
 
-def files_under(folder: Location) -> dict[str, int]:
-    """Every file below a folder, as a relative path with slashes, and its size in bytes."""
+def files_under(folder: Location, unreadable: Callable[[OSError], None] | None = None) -> dict[str, int]:
+    """Every file below a folder, as a relative path with slashes, and its size in bytes.
+
+    unreadable : is told of folders and files that cannot be looked at, which are left out
+    """
     sizes: dict[str, int] = {}
     if not isinstance(folder, Path):
         found = folder.fs.find(folder.path, detail=True)
         return {name.removeprefix(folder.path).lstrip("/"): about["size"] for name, about in found.items()}
-    for file in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # a writer at work has renamed it
-            if file.is_file():
-                sizes[file.relative_to(folder).as_posix()] = file.stat().st_size
+    for place, _, names in os.walk(folder, onerror=unreadable):
+        for name in names:
+            file = Path(place, name)
+            try:
+                about = file.stat()
+            except FileNotFoundError:  # a writer at work has renamed it
+                continue
+            except OSError as error:
+                if unreadable:
+                    unreadable(error)
+                continue
+            if stat.S_ISREG(about.st_mode):
+                sizes[file.relative_to(folder).as_posix()] = about.st_size
     return sizes
 
 

@@ -325,9 +325,19 @@ def cache(config: CacheConfig) -> int:
 
 def runs(config: RunsConfig) -> int:
     """The stored runs. Damaged ones are named on stderr and passed over."""
-    from pipeline.runs import list_runs, show_run
+    from pipeline.runs import chosen_runs, list_runs, show_run, write_csv
 
-    print("\n".join(show_run(config) if config.action == "show" else list_runs(config)))
+    if config.action == "show":
+        print("\n".join(show_run(config)))
+    elif config.mlflow:
+        from pipeline.tracking import log_runs
+
+        new, there = log_runs(chosen_runs(config), config.mlflow)
+        print(f"{new} new runs logged, {there} were there: {config.mlflow}")
+    elif config.csv:
+        print(f"{write_csv(config, config.csv)} runs: {config.csv}")
+    else:
+        print("\n".join(list_runs(config)))
     return 0
 
 

@@ -132,7 +132,7 @@ class CacheConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunsConfig:
-    """List the stored runs, grouped by setting, or show one."""
+    """List the stored runs, grouped by setting, or show one; write them to a CSV file, or to MLflow."""
 
     action: tyro.conf.Positional[Literal["ls", "show"]] = "ls"
     """what to do"""
@@ -142,8 +142,20 @@ class RunsConfig:
     """data set to list, as for embed; empty for all"""
     backbone: str = ""
     """backbone to list, short or full name; empty for all"""
+    head: tuple[str, ...] = ()
+    """names of heads to list, comma-separated; empty for all"""
     strategy: tuple[str, ...] = ()
     """names of strategies to list, comma-separated; empty for all"""
+    pool: str = ""
+    """variant of the pool to list, such as whole, longtail or longtail:50; empty for all"""
+    seeds: str = ""
+    """runs of so many seeds or of a range such as 5-9; empty for all"""
+    sort: Literal["aubc", "seconds", "strategy"] = "aubc"
+    """what comes first within a setting: the highest AUBC, the fastest, or names in order"""
+    csv: Path | None = None
+    """instead of a table write a file with one row per run: its settings, its results, and where its rounds are"""
+    mlflow: str = ""
+    """instead of a table log the runs to this MLflow tracking URI, such as sqlite:///mlflow.db, each once"""
     data_root: Location = Path("data")
     """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 

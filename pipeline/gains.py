@@ -12,6 +12,7 @@ from cache.location import local_folder
 from cache.runs import RunStore, StoredRun
 from pipeline.config import SurrogateConfig
 from pipeline.grid import plan, run_grid
+from pipeline.reading import sound_runs
 from pipeline.task import Task
 from stages.al.heads import build_head
 from stages.al.models import MODEL_FORMAT, read_manifest
@@ -21,10 +22,11 @@ from stages.surrogate.train import TRAIN_FORMAT, save, train
 
 
 def matching_runs(store: RunStore, task: Task, head: str) -> list[StoredRun]:
-    """The stored runs of a task and head, whatever strategy, protocol and seed."""
+    """The stored runs of a task and head, whatever strategy, protocol and seed. Damaged ones are named on stderr."""
     made = build_head(head, task.n_classes)
     wanted: dict[str, Any] = {**task.about, "head": {"name": made.name, **made.get_params()}}
-    same_pool = [run for run in store if run.record["run"].get("pool") == task.about.get("pool")]
+    runs = [run.stored for run in sound_runs(store, place="{dataset}/{full_name}".format(**task.about))]
+    same_pool = [run for run in runs if run.record["run"].get("pool") == task.about.get("pool")]
     return [run for run in same_pool if wanted.items() <= run.record["run"].items()]
 
 
@@ -34,7 +36,7 @@ def train_surrogate(config: SurrogateConfig, task: Task, runs: Sequence[StoredRu
     Raises CacheMissError (no logs), InputError (a single seed).
     """
     require_writable(local_folder(config.data_root))
-    runs = [run for run in runs if (run.record["candidate_log"] or {}).get("candidates")]
+    runs = [run for run in runs if (run.record.get("candidate_log") or {}).get("candidates")]
     logs = [Log(path=run.candidates_path, seed=run.record["run"]["seed"]) for run in runs if run.candidates_path]
     logged = [(run.path.name, run.record["candidate_log"]) for run in runs if run.candidates_path]
     learned_from = digest_json([TRAIN_FORMAT, logged, asdict(config.training)])

@@ -19,11 +19,12 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from cache.errors import InputError
+from cache.errors import CacheMismatchError, InputError
 from cache.files import digest_json, require_writable
 from cache.location import Location
 from cache.runs import RunStore, StoredRun
 from pipeline.engines import build_engine
+from pipeline.reading import find_run
 from pipeline.task import Task, load_data, model_folder
 from stages.al.heads import HEADS, build_head
 from stages.al.loop import Cell, RunLog, run_active_learning
@@ -268,8 +269,12 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _missing(store: RunStore, run: Run) -> bool:
-    """Not stored, or stored without the candidate log that is asked for."""
-    found = store.get(run.run_id)
+    """Not stored, or damaged, which is said, or stored without the candidate log that is asked for."""
+    try:
+        found = find_run(store, run.run_id, with_log=run.logging is not None)
+    except CacheMismatchError as error:
+        print(f"alcove: {error} is done again", file=sys.stderr)
+        return True
     return found is None or (run.logging is not None and found.record.get("candidate_log") != run.logging)
 
 

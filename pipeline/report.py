@@ -102,12 +102,10 @@ def make_report(config: ReportConfig) -> Report:
 def readable_runs(data_root: Location) -> list[Run]:
     """All runs that can be read, at least one; the others are named on stderr. Raises CacheMissError."""
     from cache.runs import RunStore
-    from pipeline.results import read_runs
+    from pipeline.reading import sound_runs
 
     root = data_root / "runs"
-    runs, problems = read_runs(RunStore(root))
-    for problem in problems:
-        print(f"alcove: {problem}", file=sys.stderr)
+    runs = sound_runs(RunStore(root))
     if not runs:
         raise CacheMissError(f"there are no runs in {root} yet: run `make al` first")
     return runs

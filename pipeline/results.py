@@ -3,50 +3,18 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cache.errors import CacheMismatchError
 from cache.files import digest_json
-from cache.runs import RunStore, StoredRun
-from stages.al.metrics import aubc
+from pipeline.reading import Run
 from stages.al.protocol import Protocol
 from stages.al.strategies import STRATEGIES
 from stages.al.view import Needs
 
 DIGEST_LENGTH = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A stored run that could be read. accuracy : test accuracy after each round; budget : labels spent by then"""
-
-    stored: StoredRun
-    budget: Int[np.ndarray, "rounds"]
-    accuracy: Float[np.ndarray, "rounds"]
-    aubc: float
-    seconds: float
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return self.stored.record
-
-    @property
-    def strategy(self) -> dict[str, Any]:
-        return dict(self.record["run"]["strategy"])
-
-    @property
-    def seed(self) -> int:
-        return int(self.record["run"]["seed"])
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """Everything but strategy and seed, and how many images there were."""
-        settings = {name: value for name, value in self.record["run"].items() if name not in ("strategy", "seed")}
-        return settings | {name: self.record[name] for name in ("n_pool", "n_validation", "n_test")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,63 +135,6 @@ def variants_of(settings: Mapping[str, Any]) -> list[str]:
     named = [("pool", settings["pool"])] if settings.get("pool") else []
     named += [(said, protocol[name]) for name, said in words.items() if protocol.get(name, usual[name]) != usual[name]]
     return [f"{name} {value}" for name, value in named]
-
-
-def read_runs(store: RunStore, ids: Iterable[str] | None = None) -> tuple[list[Run], list[str]]:
-    """The runs of a store, and one sentence for each that had to be left out: damaged, or replaced by a newer one.
-
-    ids : of the runs to read; None reads all
-    """
-    runs: dict[str, Run] = {}
-    problems = []
-    for run_id in store.ids() if ids is None else ids:
-        path = store.root / run_id
-        try:
-            stored = store.get(run_id)
-            run = read_run(stored) if stored else None
-        except (CacheMismatchError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            problems.append(f"left out the damaged run {path} ({reason(error)}): delete it and run it again")
-            continue
-        if run is None:
-            continue
-        key = digest_json([run.settings, run.strategy, run.seed])
-        if key in runs:
-            older, run = sorted((runs[key], run), key=_written)
-            problems.append(f"left out {older.stored.path}: {run.stored.path} is a newer run of the same configuration")
-        runs[key] = run
-    return list(runs.values()), problems
-
-
-def read_run(stored: StoredRun) -> Run:
-    """Raises ValueError, KeyError or TypeError where record or rounds are not those of a finished run."""
-    rounds = stored.rounds()
-    about = stored.record["run"]
-    expected = Protocol(**about["protocol"]).n_rounds(stored.record["n_pool"])
-    if len(rounds) != expected:
-        raise ValueError(f"{len(rounds)} rounds instead of {expected}")
-    accuracy = rounds["test_accuracy"].to_numpy(dtype=float)
-    run = Run(
-        stored=stored,
-        budget=rounds["budget_spent"].to_numpy(),
-        accuracy=accuracy,
-        aubc=aubc(accuracy),
-        seconds=float(stored.record["summary"]["seconds"]),
-    )
-    named = (run.settings["dataset"], run.settings["backbone"], run.settings["head"]["name"], run.strategy["name"])
-    if not all(isinstance(name, str) for name in (*named, run.settings["full_name"], run.settings["features"])):
-        raise TypeError("a name in run.json is not text")
-    assert run.seed >= 0
-    return run
-
-
-def reason(error: Exception) -> str:
-    if isinstance(error, CacheMismatchError):
-        return "its run.json is not valid JSON"
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error).partition("\n")[0]
-
-
-def _written(run: Run) -> int:
-    return (run.stored.path / "run.json").stat().st_mtime_ns
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:

@@ -1,6 +1,5 @@
 """Two pictures of a surrogate: what it looks at, and where it stands between random and strategies that know labels."""
 
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,8 @@ from matplotlib.ticker import PercentFormatter
 from cache.files import write_whole
 from cache.runs import RunStore, StoredRun
 from pipeline.curves import GREY, PALETTE, ROW_INCHES, Style, add_legend, line_styles, make_axes, rendered
-from pipeline.results import Group, Result, group_runs, read_runs, seed_ranges, sees_labels
+from pipeline.reading import sound_runs
+from pipeline.results import Group, Result, group_runs, seed_ranges, sees_labels
 
 BARS = {
     "importance": ("share of the gain of all splits", PALETTE[0]),
@@ -51,10 +51,8 @@ def write_figures(manifest: Mapping[str, Any], store: RunStore, runs: Sequence[S
     Returns the files. Damaged runs are named on stderr and left out; where there is nothing to compare, that is said.
     """
     pictures = {"surrogate-importance.png": draw_importance(manifest)}
-    readable, problems = read_runs(store, dict.fromkeys("/".join(run.path.parts[-3:]) for run in runs))
-    for problem in problems:
-        print(f"alcove: {problem}", file=sys.stderr)
-    for group in group_runs(readable):
+    sound = sound_runs(store, dict.fromkeys("/".join(run.path.parts[-3:]) for run in runs))
+    for group in group_runs(sound):
         if comparable(group):
             pictures[f"surrogate-{group.stem}.png"] = draw_gains(group)
         else:

@@ -22,7 +22,8 @@ from pipeline.config import SurrogateConfig
 from pipeline.engines import build_engine
 from pipeline.gains import stands
 from pipeline.grid import Run, parse_seeds, plan, run_grid
-from pipeline.results import Group, Result, read_run, result_of
+from pipeline.reading import read_run
+from pipeline.results import Group, Result, result_of
 from pipeline.task import Task, model_folder
 from stages.al.models import MODEL_FORMAT, read_manifest
 from stages.al.protocol import CandidateLog, Protocol, ProtocolConfig

@@ -173,7 +173,8 @@ def test_runs_are_listed_and_shown(place: Location, capsys: pytest.CaptureFixtur
     put_grid(place)
     put_grid(place, dataset="cifar10", backbone="dinov2")
     assert main(["runs", *data]) == 0
-    header, *lines = capsys.readouterr().out.splitlines()
+    shared, (header, *lines) = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
+    assert shared == ["head      ridge", "protocol  10 to 30 by 1, PCA 50"]
     assert header.split()[:2] == ["data", "set"] and len(lines) == 8
     (margin,) = [line for line in lines if "digits" in line and "margin" in line]
     aubc = [
@@ -182,11 +183,10 @@ def test_runs_are_listed_and_shown(place: Location, capsys: pytest.CaptureFixtur
         if "digits/simclr-net.w1/ridge-margin" in str(run.path)
     ]
     error = np.std(aubc, ddof=1) / len(aubc) ** 0.5
-    assert f"0–4    {np.mean(aubc):.4f} +- {error:.4f}" in margin
-    assert "10 to 30 by 1" in margin
+    assert f"0–4    {np.mean(aubc):.4f} ± {error:.4f}" in margin
 
     assert main(["runs", "--dataset", "cifar10", "--backbone", "dinov2", "--strategy", "margin,random", *data]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert len(capsys.readouterr().out.split("\n\n")[1].splitlines()) == 3
     assert main(["runs", "--strategy", "marign", *data]) == 2
     assert "strategy='marign'" in capsys.readouterr().err
 
@@ -211,13 +211,13 @@ def test_runs_are_listed_and_shown(place: Location, capsys: pytest.CaptureFixtur
     (place / "runs" / run_id / "run.json").write_bytes(b"[]")
     assert main(["runs", *data]) == 0
     said = capsys.readouterr()
-    assert run_id in said.err and "damaged" in said.err and len(said.out.splitlines()) == 9
+    assert run_id in said.err and "damaged" in said.err and len(said.out.split("\n\n")[1].splitlines()) == 9
     assert main(["runs", "show", "--key", run_id, *data]) == 2
     assert said.err.count("\n") == 1
     other = next(name for name in RunStore(place / "runs").ids() if "random-s4" in name)
     (place / "runs" / other / "rounds.parquet").write_bytes(b"x")
     assert main(["runs", "show", "--key", other, *data]) == 2
-    assert "is damaged" in capsys.readouterr().err
+    assert f"the damaged run {place / 'runs' / other}" in capsys.readouterr().err
 
 
 def test_real_runs_are_shown(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +225,7 @@ def test_real_runs_are_shown(folder: Path, root: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert main(["runs", "--data-root", str(root)]) == 0
     out = capsys.readouterr().out
-    assert "4 to 9 by 1, pool longtail:3, initial set kcenter, PCA 4" in out
+    assert "protocol  4 to 9 by 1, pool longtail:3, initial set kcenter, PCA 4\n" in out
     key = out.splitlines()[-1].split()[-1]
     assert main(["runs", "show", "--key", key, "--data-root", str(root)]) == 0
     shown = capsys.readouterr().out

@@ -123,10 +123,16 @@ def test_workers_do_not_change_queries(folder: Path, root: Path, tmp_path: Path)
 def test_an_interrupted_grid_goes_on(folder: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert al(folder, root, "--seeds", "1") == 0
     (root / "runs" / "x").mkdir()
+    before = queries(root)
     shutil.rmtree(next(root.glob("runs/*/*/ridge-margin-*")))
+    truncated = next(root.glob("runs/*/*/ridge-random-*/rounds.parquet"))
+    truncated.write_bytes(truncated.read_bytes()[:-9])
     capsys.readouterr()
     assert al(folder, root, "--seeds", "1") == 0
-    assert "1 new runs, 3 reused" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "2 new runs, 2 reused" in said.out
+    assert f"alcove: the damaged run {truncated.parent} (" in said.err and "is done again" in said.err
+    assert queries(root) == before
 
 
 PART_EMBED = """

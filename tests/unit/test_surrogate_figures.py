@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from cache.runs import RunStore
-from pipeline.results import Group, group_runs, read_runs
+from pipeline.reading import read_runs
+from pipeline.results import Group, group_runs
 from pipeline.surrogate_figures import (
     comparable,
     draw_gains,
