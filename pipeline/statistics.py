@@ -76,6 +76,7 @@ class Comparison:
     level : the best and those that may win and are not significantly below it
     sentence : who wins, by how much, and whether it is luck
     warning : where there are too few seeds to claim anything, how many it takes at least
+    pairs_warning : the same of the matrix of all pairs, whose family is larger
     """
 
     labels: tuple[str, ...]
@@ -89,6 +90,7 @@ class Comparison:
     level: tuple[str, ...]
     sentence: str
     warning: str | None
+    pairs_warning: str | None
 
 
 def compare(group: Group) -> Comparison:
@@ -97,48 +99,53 @@ def compare(group: Group) -> Comparison:
     A claim of any kind needs two things: the omnibus test below GATE, and the pair's p, after Holm's correction over
     its family, below ALPHA. Families: all others against random, all others against the best, all pairs.
     """
+    reason = _incomparable(group)
+    return _compared(group) if reason is None else _nothing(group, reason)
+
+
+def _nothing(group: Group, reason: str) -> Comparison:
     labels = tuple(result.label for result in group.results)
-    values = np.stack([result.accuracy.mean(axis=1) for result in group.results], axis=1) if group.shared else None
-    fair = np.array([may_win(result) for result in group.results])
-    reason = _incomparable(group, fair)
-    if values is None or reason:
-        empty = np.full((len(labels), len(labels)), np.nan)
-        said = f"Nothing is claimed: {reason}"
-        return Comparison(
-            labels=labels,
-            n_seeds=len(group.results[0].seeds) if group.shared else 0,
-            claims=None,
-            differences=empty,
-            against_random={},
-            against_best={},
-            best=None,
-            winner=None,
-            level=(),
-            sentence=said,
-            warning=reason,
-        )
-    random = labels.index("random") if "random" in labels else None
-    claims = claims_of(values, fair, random)
-    against_best = _against(labels, values, claims.best, claims, claims.to_best)
-    against_random = {}
-    if random is not None and claims.to_random is not None:
-        against_random = _against(labels, values, random, claims, claims.to_random)
-    best = labels[claims.best]
-    rivals = [label for label, fine in zip(labels, fair, strict=True) if fine and label != best]
-    level = tuple(label for label in rivals if against_best[label].claim != "below")
-    warning = _too_few(len(values), len(labels))
     return Comparison(
         labels=labels,
-        n_seeds=len(values),
+        n_seeds=len(group.results[0].seeds) if group.shared else 0,
+        claims=None,
+        differences=np.full((len(labels), len(labels)), np.nan),
+        against_random={},
+        against_best={},
+        best=None,
+        winner=None,
+        level=(),
+        sentence=f"Nothing is claimed: {reason}",
+        warning=reason,
+        pairs_warning=reason,
+    )
+
+
+def _compared(group: Group) -> Comparison:
+    labels = tuple(result.label for result in group.results)
+    values = np.stack([result.accuracy.mean(axis=1) for result in group.results], axis=1)
+    fair = np.array([may_win(result) for result in group.results])
+    random = labels.index("random") if "random" in labels else None
+    claims = claims_of(values, fair, random)
+    best = labels[claims.best]
+    against_best = _against(labels, values, claims, claims.best)
+    rivals = [label for label, fine in zip(labels, fair, strict=True) if fine and label != best]
+    level = tuple(label for label in rivals if against_best[label].claim != "below")
+    n, k = values.shape
+    warning = _too_few(n, k - 1, f"{k} strategies")
+    return Comparison(
+        labels=labels,
+        n_seeds=n,
         claims=claims,
         differences=values.mean(axis=0)[:, None] - values.mean(axis=0),
-        against_random=against_random,
+        against_random={} if random is None else _against(labels, values, claims, random),
         against_best=against_best,
         best=best,
         winner=best if rivals and not level else None,
         level=(best, *level),
         sentence=_sentence(best, rivals, level, against_best, claims, bool(warning)),
         warning=warning,
+        pairs_warning=_too_few(n, k * (k - 1) // 2, f"any of all {k * (k - 1) // 2} pairs"),
     )
 
 
@@ -177,12 +184,10 @@ def _family(p: Float[np.ndarray, "k k"], reference: int) -> Float[np.ndarray, "k
 
 
 def _against(
-    labels: Sequence[str],
-    values: Float[np.ndarray, "seeds k"],
-    reference: int,
-    claims: Claims,
-    adjusted: Float[np.ndarray, "k"],
+    labels: Sequence[str], values: Float[np.ndarray, "seeds k"], claims: Claims, reference: int
 ) -> dict[str, Against]:
+    """Every other strategy less the reference."""
+    adjusted = _family(claims.p, reference)
     others = [place for place in range(len(labels)) if place != reference]
     found = paired_columns(values[:, others] - values[:, [reference]])
     claimed = claims.claimed(adjusted)
@@ -196,25 +201,25 @@ def _against(
     }
 
 
-def _incomparable(group: Group, fair: Bool[np.ndarray, "k"]) -> str | None:
+def _incomparable(group: Group) -> str | None:
     """Why nothing can be compared."""
     if len(group.results) < 2:
         return f"only {group.results[0].label} was run: `make al STRATEGY=random,... SEEDS=10` runs others beside it"
     if not group.shared:
         return "the strategies share fewer than two seeds: `make al SEEDS=10` runs all of them on the same ten"
-    if not fair.any():
+    if not any(may_win(result) for result in group.results):
         return "every strategy saw labels beyond its budget: `make al STRATEGY=random SEEDS=10` runs one that does not"
     return None
 
 
-def _too_few(n: int, k: int) -> str | None:
-    """What to say where no p could be small enough, of n seeds and k strategies."""
-    least = least_seeds(k - 1)
+def _too_few(n: int, family: int, about: str) -> str | None:
+    """What to say where no p of a family could be small enough."""
+    least = least_seeds(family)
     if n >= least:
         return None
     return (
-        f"{n} seeds are too few to claim anything about {k} strategies: the smallest p that Wilcoxon's test can give "
-        f"is {said_p(2 / 2**n)} before Holm's correction; it takes at least {least}, `make al SEEDS={least}`"
+        f"{n} seeds are too few to claim anything about {about}: no p of Wilcoxon's test can then be below "
+        f"{said_p(2 / 2**n)}, before Holm's correction; it takes at least {least}, `make al SEEDS={least}`"
     )
 
 
