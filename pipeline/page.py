@@ -2,9 +2,11 @@
 
 import base64
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ DECIMALS = 4
 class Picture:
     """A figure of the page, which is also written beside it. stem : of its files' names
 
-    drawn : inlined as "svg", or as "png" where that has too many parts
+    small : a PNG to inline instead of the SVG, where that has too many parts
     hover : what the script must know of learning curves (`hover_of`), or None
     """
 
@@ -37,7 +39,7 @@ class Picture:
     alt: str
     caption: str
     figure: Figure
-    drawn: str = "svg"
+    small: bytes | None = None
     hover: Mapping[str, Any] | None = None
 
 
@@ -72,22 +74,29 @@ class Section:
         decided = said.claims is not None and said.claims.decided and not said.warning
         return dict.fromkeys(said.level if decided else (), "level") | {first: "best"}
 
-    def parts(self, kind: type) -> list[Any]:
-        """All pictures, or all tables."""
+    @property
+    def parts(self) -> list[Any]:
+        """All of it that is also written beside the page."""
         quality = [note.quality for note in self.notes]
-        parts = [self.curves, self.results, self.pairs, *self.pictures, *quality, *self.more]
-        return [part for part in parts if isinstance(part, kind)]
+        return [self.curves, self.results, self.pairs, *self.pictures, *quality, *self.more]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """Where a page comes from. problems : one sentence for each file that was left out"""
 
-    command: str
-    commit: str | None
     records: Sequence[Mapping[str, Any]]
     problems: Sequence[str]
-    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        """That made the page."""
+        return " ".join(["alcove", *sys.argv[1:]])
+
+    @property
+    def versions(self) -> str:
+        """Of what computed and drew the page."""
+        return ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "pandas", "matplotlib"))
 
     def of_runs(self, name: str) -> list[str]:
         """The commits or commands of all runs, each once."""
@@ -118,9 +127,10 @@ def page(
     """The page. over_all : parts that compare the groups; drawn : the files of each picture by stem and kind"""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"seeds": seed_ranges, "parameters": _parameters, "significance": _significance}
+    environment.filters["first_upper"] = lambda text: text[:1].upper() + text[1:]
     environment.tests |= {kind.__name__.lower(): _is(kind) for kind in (Picture, Table, Thumbnails)}
-    pictures = [part for section in sections for part in section.parts(Picture)]
-    pictures += [part for part in over_all if isinstance(part, Picture)]
+    parts = [part for section in sections for part in section.parts] + list(over_all)
+    pictures = [part for part in parts if isinstance(part, Picture)]
     inlined = {picture.stem: _inlined(picture, drawn[picture.stem], f"f{n}-") for n, picture in enumerate(pictures)}
     folder = resources.files("pipeline")
     read = {kind: folder.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js", "html.j2")}
@@ -165,9 +175,10 @@ def _entry(label: str, colour: str, dashes: object) -> dict[str, Any]:
 
 def _inlined(picture: Picture, files: Mapping[str, bytes], prefix: str) -> dict[str, Any]:
     """Markup of a picture, and its hover data with ids as they are on the page."""
-    if picture.drawn == "png":
-        data = base64.b64encode(files["png"]).decode()
-        return {"markup": Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, picture.alt)}
+    if picture.small is not None:
+        data = base64.b64encode(picture.small).decode()
+        markup = Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, picture.alt)
+        return {"markup": markup, "hover": None}
     hover = dict(picture.hover) if picture.hover else None
     if hover:
         hover["lines"] = [line | {"ids": [prefix + name for name in line["ids"]]} for line in hover["lines"]]

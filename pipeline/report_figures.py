@@ -1,17 +1,18 @@
-"""Figures of a report besides the learning curves: ranks, and seconds per strategy."""
+"""Figures of a report besides the learning curves: ranks, seconds per strategy, and the samples-per-class law."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from pipeline.curves import OTHER, Style
+from pipeline.curves import OTHER, Style, add_legend, legend_columns
+from pipeline.efficiency import Law
+from pipeline.rankings import CriticalDifference
 from pipeline.results import Group
 
 WIDTH = 5.4
@@ -20,6 +21,7 @@ ROW = 0.2
 LONGEST = 34
 """Characters of a label; of a longer one the middle is left out."""
 BAR = "#0072B2"
+MARKERS = "os^Dv<>phX*P"
 _VALUE: dict[str, Any] = {"va": "center", "fontsize": 9, "annotation_clip": False}
 LOG_FROM = 20
 """Ratio of the slowest to the quickest from which seconds are drawn on a logarithmic axis."""
@@ -31,34 +33,29 @@ def short(label: str) -> str:
     return label if len(label) <= LONGEST else f"{label[:half]}…{label[1 - half :]}"
 
 
-def rank_figure(
-    labels: Sequence[str],
-    ranks: Float[np.ndarray, "k"],
-    distance: float,
-    cliques: Sequence[Sequence[int]],
-    title: str,
-) -> Figure:
+def rank_figure(found: CriticalDifference, title: str) -> Figure:
     """Critical-difference diagram (Demsar 2006, figure 1), turned so that any number of names can be read.
 
-    A row for each strategy, best on top, a dot at its mean rank; upright bars join those not significantly apart.
-    distance : the critical difference, drawn as a ruler; cliques : places in `labels` that a bar joins
+    A row for each strategy, best on top, a dot at its mean rank; upright bars join those not significantly apart. The
+    ruler on top is as long as the critical difference.
     """
-    order = np.argsort(ranks, kind="stable")
-    k = len(order)
-    row_of = {int(index): row for row, index in enumerate(order)}
+    k, distance = len(found.labels), found.difference
+    rows = np.arange(k)
     figure, axes = _axes(title, 1.1 + ROW * k)
-    axes.hlines(np.arange(k), 1, ranks[order], color="#e5e5e5", lw=1, zorder=0)
-    axes.plot(ranks[order], np.arange(k), "o", color="black", ms=5)
-    for index, row in row_of.items():
-        axes.annotate(f"{ranks[index]:.2f}", (ranks[index], row), (6, 0), textcoords="offset points", **_VALUE)
-    step = 0.035 * k
-    for level, clique in enumerate(cliques):
-        rows = [row_of[index] for index in clique]
-        axes.plot([k + step * (level + 4)] * 2, [min(rows) - 0.25, max(rows) + 0.25], color=BAR, lw=3)
+    axes.hlines(rows, 1, found.ranks, color="#e5e5e5", lw=1, zorder=0)
+    axes.plot(found.ranks, rows, "o", color="black", ms=5)
+    for row, rank in zip(rows, found.ranks, strict=True):
+        axes.annotate(f"{rank:.2f}", (rank, row), (6, 0), textcoords="offset points", **_VALUE)
+    step, last = 0.035 * k, k + 0.14 * k
+    for clique in found.cliques:
+        ends = found.labels.index(clique[0]) - 0.25, found.labels.index(clique[-1]) + 0.25
+        axes.plot([last, last], ends, color=BAR, lw=3)
+        last += step
     axes.errorbar(1 + distance / 2, -1.1, xerr=distance / 2, color=BAR, capsize=3, lw=1.5)
-    axes.annotate(f"critical difference {distance:.2f}", (1 + distance, -1.1), (6, 0), textcoords="offset points", **_VALUE)
-    axes.set_yticks(np.arange(k), [short(labels[index]) for index in order], fontsize=9)
-    axes.set(ylim=(k - 0.4, -1.7), xlim=(0.9, max(k + step * (len(cliques) + 4), 1.05 + distance)))
+    said = f"critical difference {distance:.2f}"
+    axes.annotate(said, (1 + distance, -1.1), (6, 0), textcoords="offset points", **_VALUE)
+    axes.set_yticks(rows, [short(label) for label in found.labels], fontsize=9)
+    axes.set(ylim=(k - 0.4, -1.7), xlim=(0.9, max(last, 1.05 + distance)))
     axes.xaxis.set_major_locator(FixedLocator([tick for tick in _ticks(k) if 1 <= tick <= k]))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -92,6 +89,39 @@ def seconds_figure(group: Group, styles: Mapping[str, Style]) -> Figure:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"Seconds per run{', logarithmic' if logarithmic else ''}", fontsize=10)
+    return figure
+
+
+def law_figure(laws: Sequence[Law], styles: Mapping[str, Style]) -> Figure | None:
+    """Labels per class from which strategies beat random, against the number of classes, with the fits there are.
+
+    Of the strategies that have a style. None where none of them ever beats random.
+    Source: SSL-meets-AL seed (003), figure 6.
+    """
+    drawn = [law for law in laws if law.label in styles and any(point.per_class for point in law.thresholds)]
+    if not drawn:
+        return None
+    figure, axes = _axes("Labels per class from which a strategy beats random", 3.6 + ROW * (1 + len(drawn) / 2))
+    for place, law in enumerate(drawn):
+        colour, dashes = styles[law.label]
+        found = [point for point in law.thresholds if point.per_class is not None]
+        classes = np.array([point.n_classes for point in found], dtype=float)
+        mark = MARKERS[place % len(MARKERS)]
+        axes.plot(classes, [point.per_class for point in found], mark, color=colour, ms=6, mfc="none")
+        if law.slope is not None and law.intercept is not None:
+            ends = np.array([classes.min(), classes.max()])
+            axes.plot(ends, 10**law.intercept * ends**law.slope, color=colour, linestyle=dashes, lw=1)
+        fit = "" if law.slope is None else f", slope {law.slope:.2f}".replace("-", "−")
+        axes.plot([], [], mark, color=colour, linestyle=dashes, lw=1, mfc="none", label=short(law.label) + fit)
+    axes.set(xscale="log", yscale="log", xlabel="Classes", ylabel="Labels per class")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    counts = sorted({point.n_classes for law in drawn for point in law.thresholds})
+    axes.xaxis.set_major_locator(FixedLocator(counts))
+    axes.margins(0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    add_legend(figure, legend_columns([short(law.label) for law in drawn]))
     return figure
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from cache.files import canonical_json
 from pipeline.curves import named
+from pipeline.efficiency import labeling_efficiency
 from pipeline.results import Estimate, Group, Result, seed_ranges
 from pipeline.statistics import ALPHA, Comparison, said_p
 from pipeline.tables import Table
@@ -33,7 +34,7 @@ def said_estimate(estimate: Estimate | None, digits: int = 3, sign: bool = False
 
 def results_table(group: Group, comparison: Comparison) -> Table:
     """One row per strategy, highest AUBC first."""
-    rows = [_said_row(result, comparison, group.shared) for result in group.results]
+    rows = [_said_row(result, comparison, group) for result in group.results]
     labels = pd.Index([result.label for result in group.results], name="Strategy")
     return Table(
         stem=f"{group.stem}/results",
@@ -43,7 +44,7 @@ def results_table(group: Group, comparison: Comparison) -> Table:
     )
 
 
-def _said_row(result: Result, comparison: Comparison, shared: bool) -> dict[str, str]:
+def _said_row(result: Result, comparison: Comparison, group: Group) -> dict[str, str]:
     row = {"AUBC": said_estimate(result.aubc), "Final accuracy": said_estimate(result.final)}
     if comparison.claims is not None:
         row["Mean rank"] = said(float(comparison.claims.ranks[comparison.labels.index(result.label)]), 2)
@@ -51,10 +52,15 @@ def _said_row(result: Result, comparison: Comparison, shared: bool) -> dict[str,
     if comparison.against_random:
         against = comparison.against_random.get(result.label)
         low, high = (against and against.paired.interval) or (None, None)
-        row["95% interval"] = f"{said(low, sign=True)} to {said(high, sign=True)}" if against else "–"
+        row["95% interval"] = f"{said(low)} to {said(high)}" if against else "–"
         row["p (Holm)"] = said_p(against.adjusted) + MARK * bool(against.claim) if against else "–"
         row["Effect size"] = said(against and against.paired.effect, 2, sign=True)
-    if not shared:
+    if result.gain:
+        efficiency = labeling_efficiency(group, result.label)
+        row["Labeling efficiency"] = said_estimate(efficiency and efficiency.at_target, 2)
+    elif result.label == "random":
+        row["Labeling efficiency"] = "–"
+    if not group.shared:
         row["Seeds"] = f"{len(result.seeds)} ({seed_ranges(result.seeds)})"
     return row | {"Seconds per run": f"{result.seconds:.2f}"}
 
@@ -65,6 +71,7 @@ def _result_numbers(group: Group, comparison: Comparison) -> list[dict[str, Any]
         against = comparison.against_random.get(result.label)
         pair = against.paired if against else None
         low, high = (pair and pair.interval) or (None, None)
+        efficiency = labeling_efficiency(group, result.label) if result.gain else None
         rows.append(
             {"place": place + 1, "strategy": result.label}
             | _columns(aubc=result.aubc, final_accuracy=result.final, gain=result.gain)
@@ -77,6 +84,7 @@ def _result_numbers(group: Group, comparison: Comparison) -> list[dict[str, Any]
                 "claim": against and against.claim,
                 "effect": pair and pair.effect,
                 "rank_biserial": pair and pair.rank_biserial,
+                **_columns(efficiency=efficiency and efficiency.at_target),
                 "seeds": " ".join(map(str, result.seeds)),
                 "seconds": result.seconds,
             }
@@ -101,6 +109,10 @@ def _results_caption(group: Group, comparison: Comparison) -> str:
             "Interval: bias-corrected and accelerated bootstrap over seeds. p: Wilcoxon's signed-rank test against "
             f"random, after Holm's correction; * where below {ALPHA} and Friedman's test finds differences as a whole. "
             "Effect size: mean over standard deviation of the differences."
+        )
+    if any(result.gain for result in group.results):
+        parts.append(
+            "Labeling efficiency: labels random needs over those the strategy needs, to reach random's final accuracy."
         )
     return " ".join(parts)
 
