@@ -23,7 +23,7 @@ from pipeline.curves import Style, named
 from pipeline.results import Estimate, Group, Result, Run
 from pipeline.tables import Table
 from pipeline.task import Task, backbone_spec, embed_command, load_data, prepare_task
-from pipeline.thumbnails import Strip, open_images, strip_of
+from pipeline.thumbnails import Strip, open_images, strips_of
 from stages.al.pool import Pool
 from stages.al.variants import parse_variant
 from stages.embed.images import DATASETS
@@ -347,7 +347,5 @@ def _strips(
         )
     images = open_images(spec, data_root)
     first = group.settings["protocol"]["initial_size"]
-    return [
-        strip_of(label, pool.task.ids[places[first : first + FIRST_IMAGES]], images, pool.cache)
-        for label, places in queried.items()
-    ]
+    wanted = {label: pool.task.ids[places[first : first + FIRST_IMAGES]] for label, places in queried.items()}
+    return strips_of(wanted, images, pool.cache)

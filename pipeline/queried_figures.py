@@ -1,5 +1,6 @@
 """Pictures of what strategies queried: classes over time, balance of the labels, and the map of the pool."""
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pipeline.curves import GREY, Style, add_legend, legend_columns, make_axes
 from pipeline.queried import Spent
@@ -20,16 +22,31 @@ COLUMNS, WIDTH = 2, 5.4
 MOST_ROWS = 12
 """Classes whose rows are named; of more, the rows are thin lines."""
 NAME_WIDTH, LABEL_WIDTH, TITLE_WIDTH = 14, 26, 46
+SMALL_DPI, SMALL_COLOURS = 144, 128
 OCTAVES = 2
 """Shares are shown up to so many doublings above and below the pool's."""
 SHARES = "PuOr"
 """A map that the colour-blind can read: brown below, white alike, purple above."""
 
 
+def small_png(figure: Figure) -> bytes:
+    """For a page that holds many: fewer pixels than the file beside it, and a palette. A map takes some 200 KB."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=SMALL_DPI)
+    small = io.BytesIO()
+    Image.open(buffer).convert("RGB").quantize(SMALL_COLOURS, dither=Image.Dither.NONE).save(
+        small, "png", optimize=True
+    )
+    return small.getvalue()
+
+
 def draw_classes(
     group: Group, spent: Sequence[Spent], names: Sequence[str], shares: Float[np.ndarray, "classes"]
 ) -> Figure:
-    """A panel for each strategy, a row for each class, in the order of `names`: its share of the labels so far over its share of the pool."""
+    """A panel for each strategy, a row for each class: its share of the labels so far over its share of the pool.
+
+    names, shares : of the classes, in the order of the rows
+    """
     rows = -(-len(spent) // COLUMNS)
     height = 0.16 * len(names) + 0.2 if len(names) <= MOST_ROWS else 1.9
     figure = Figure(figsize=(WIDTH, rows * (height + 0.45) + 1.5), dpi=220, layout="constrained")

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,18 +47,22 @@ def open_images(spec: str, data_root: Location) -> ImageSet:
     return images
 
 
-def strip_of(label: str, ids: Sequence[str], images: ImageSet, cache: FeatureCache) -> Strip:
-    """Raises InputError where an image is no longer what was embedded, UnreadableImageError."""
+def strips_of(wanted: Mapping[str, Sequence[str]], images: ImageSet, cache: FeatureCache) -> list[Strip]:
+    """A strip for each label, of the images of these ids.
+
+    Raises InputError where an image is no longer what was embedded, UnreadableImageError.
+    """
     rows = {image_id: row for row, image_id in enumerate(images.ids)}
-    embedded = dict(zip(cache.ids, zip(cache.contents, cache.labels, strict=True), strict=True))
-    thumbnails = []
-    for image_id in ids:
-        row, (content, class_index) = rows.get(image_id), embedded[image_id]
-        if row is None or images.contents[row] != content:
+    embedded = {image_id: row for row, image_id in enumerate(cache.ids)}
+
+    def thumbnail(image_id: str) -> Thumbnail:
+        row, source = embedded[image_id], rows.get(image_id)
+        if source is None or images.contents[source] != cache.contents[row]:
             raise InputError(f"the image {image_id!r} is gone or has changed since it was embedded: run `{cache.fix}`")
-        name = cache.class_names[class_index]
-        thumbnails.append(Thumbnail(uri=data_uri(images.load(row)), name=name, image_id=image_id))
-    return Strip(label=label, thumbnails=tuple(thumbnails))
+        name = cache.class_names[cache.labels[row]]
+        return Thumbnail(uri=data_uri(images.load(source)), name=name, image_id=image_id)
+
+    return [Strip(label=label, thumbnails=tuple(map(thumbnail, ids))) for label, ids in wanted.items()]
 
 
 def data_uri(pixels: UInt8[np.ndarray, "height width 3"]) -> str:
