@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,23 @@ MOST_NAMED = 12
 OTHER = "#cccccc"
 
 Style = tuple[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure of a page, which is also written beside it. stem : of its files' names
+
+    alt : what it shows, in words; caption : below it, by default `alt`
+    small : a PNG to inline instead of the SVG, where that has too many parts
+    hover : what the script must know of learning curves (`page.hover_of`), or None
+    """
+
+    stem: str
+    alt: str
+    figure: Figure
+    caption: str = ""
+    small: bytes | None = None
+    hover: Mapping[str, Any] | None = None
 
 
 def named(group: Group) -> list[Result]:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from pipeline.curves import OTHER, Style, named
+from pipeline.curves import OTHER, Picture, Style, named
+from pipeline.queried import Panels
 from pipeline.report_tables import MARK, said_estimate
 from pipeline.results import Group, seed_ranges
 from pipeline.statistics import Comparison
@@ -28,32 +29,8 @@ DECIMALS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure of the page, which is also written beside it. stem : of its files' names
-
-    small : a PNG to inline instead of the SVG, where that has too many parts
-    hover : what the script must know of learning curves (`hover_of`), or None
-    """
-
-    stem: str
-    alt: str
-    caption: str
-    figure: Figure
-    small: bytes | None = None
-    hover: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thumbnails:
-    """Images beside each other. images : caption and data URI of each"""
-
-    title: str
-    images: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Section:
-    """What the page says of one group. more : pictures, tables and sentences on what was queried, in this order"""
+    """What the page says of one group. pairs : None where strategies share no seeds"""
 
     group: Group
     comparison: Comparison
@@ -62,7 +39,7 @@ class Section:
     pairs: Table | None
     pictures: Sequence[Picture]
     notes: Sequence[SurrogateNote]
-    more: Sequence[Picture | Table | Thumbnails | str] = ()
+    queried: Panels
 
     @property
     def marks(self) -> dict[str, str]:
@@ -78,7 +55,7 @@ class Section:
     def parts(self) -> list[Any]:
         """All of it that is also written beside the page."""
         quality = [note.quality for note in self.notes]
-        return [self.curves, self.results, self.pairs, *self.pictures, *quality, *self.more]
+        return [self.curves, self.results, self.pairs, *self.pictures, *quality, *self.queried.figures, *self.queried.tables]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +104,8 @@ def page(
     """The page. over_all : parts that compare the groups; drawn : the files of each picture by stem and kind"""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"seeds": seed_ranges, "parameters": _parameters, "significance": _significance}
-    environment.filters["first_upper"] = lambda text: text[:1].upper() + text[1:]
-    environment.tests |= {kind.__name__.lower(): _is(kind) for kind in (Picture, Table, Thumbnails)}
+    environment.filters |= {"sentence": _sentence}
+    environment.tests |= {kind.__name__.lower(): _is(kind) for kind in (Picture, Table)}
     parts = [part for section in sections for part in section.parts] + list(over_all)
     pictures = [part for part in parts if isinstance(part, Picture)]
     inlined = {picture.stem: _inlined(picture, drawn[picture.stem], f"f{n}-") for n, picture in enumerate(pictures)}
@@ -213,6 +190,12 @@ def _significance(cell: str) -> str:
     if not cell.endswith(MARK):
         return ""
     return "above" if cell.startswith("+") else "below"
+
+
+def _sentence(text: str) -> Markup:
+    """With a capital and a full stop; commands between backticks are set as code."""
+    whole = f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(whole))))
 
 
 def _parameters(component: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cache.errors import CacheMissError, InputError
 from cache.files import canonical_json, write_whole
@@ -27,6 +27,8 @@ class ReportConfig:
     """data set to report on, as for embed; empty for all"""
     backbone: str = ""
     """backbone to report on, short or full name; empty for all"""
+    layout: Literal["pca", "tsne"] = "pca"
+    """of the map of queried images: the first two principal components, or t-SNE, which takes a while"""
     out: Path | None = None
     """folder for the report; by default reports in DATA_ROOT, or in this machine's own folder where that is a URL"""
     data_root: Location = Path("data")
@@ -64,8 +66,8 @@ def make_report(config: ReportConfig) -> Report:
 
     Raises CacheMissError (no runs), InputError (no run matches the filter, or the folder cannot be written).
     """
-    from pipeline.curves import all_rendered, all_styles
-    from pipeline.page import Origin, Picture, page
+    from pipeline.curves import Picture, all_rendered, all_styles
+    from pipeline.page import Origin, page
     from pipeline.report_across import across
     from pipeline.report_sections import section_of
     from pipeline.report_tables import summary_table
@@ -78,7 +80,7 @@ def make_report(config: ReportConfig) -> Report:
     _name(damaged)
     groups = group_runs(_without_replaced_surrogates(_chosen(runs, config), set(manifests)))
     styles = all_styles(groups)
-    sections = [section_of(group, styles[group.stem], manifests) for group in groups]
+    sections = [section_of(group, styles[group.stem], manifests, config) for group in groups]
     over_all = across(groups, {label: style for by_label in styles.values() for label, style in by_label.items()})
     summary = summary_table(groups, {section.group.stem: section.comparison for section in sections})
     parts = [part for section in sections for part in section.parts] + over_all

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.curves import Style
+from pipeline.curves import Picture, Style
 from pipeline.efficiency import Law, law
-from pipeline.page import Picture
 from pipeline.rankings import Wins, critical_difference, group_blocks, labels_of, wins
 from pipeline.report_figures import law_figure, rank_figure
 from pipeline.report_tables import group_names, said

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.curves import Style, curves_figure
-from pipeline.page import Picture, Section, hover_of
+from pipeline.curves import Picture, Style, curves_figure
+from pipeline.page import Section, hover_of
+from pipeline.queried import queried_panels
 from pipeline.rankings import critical_difference, seed_blocks
+from pipeline.report import ReportConfig
 from pipeline.report_across import rank_caption
 from pipeline.report_figures import rank_figure, seconds_figure
 from pipeline.report_tables import pairs_table, results_table
@@ -14,7 +16,9 @@ from pipeline.statistics import compare
 from pipeline.surrogate_notes import surrogate_notes
 
 
-def section_of(group: Group, styles: Mapping[str, Style], manifests: Mapping[str, Mapping[str, Any]]) -> Section:
+def section_of(
+    group: Group, styles: Mapping[str, Style], manifests: Mapping[str, Mapping[str, Any]], config: ReportConfig
+) -> Section:
     """styles : of the group's curves; manifests : of surrogates, by digest"""
     comparison = compare(group)
     pictures = [_seconds(group, styles)]
@@ -28,6 +32,7 @@ def section_of(group: Group, styles: Mapping[str, Style], manifests: Mapping[str
         pairs=pairs_table(group, comparison),
         pictures=pictures,
         notes=surrogate_notes(group, manifests),
+        queried=queried_panels(group, config.data_root, styles, config.layout, config.dataset),
     )
 
 
