@@ -112,10 +112,7 @@ def _law(
     ]
     rows = []
     for found in laws:
-        points = {name_of[id(point.group)]: point for point in found.thresholds}
-        row = {
-            name: _said_point(points[name].budget, points[name].per_class) if name in points else "" for name in names
-        }
+        row = dict.fromkeys(names, "") | {name_of[id(point.group)]: _said_point(point) for point in found.thresholds}
         rows.append(row | {"Slope": said(found.slope, 2), "Correlation": said(found.correlation, 2)})
     caption = (
         "The samples-per-class law: labels (per class) from which a strategy beats random and stays ahead; – where it "

@@ -64,7 +64,7 @@ def rank_figure(found: CriticalDifference, title: str) -> Figure:
 
 
 def _ticks(k: int) -> list[float]:
-    return [1, *MaxNLocator(integer=True, nbins=8).tick_values(2, k).tolist()]
+    return [1.0, *np.asarray(MaxNLocator(integer=True, nbins=8).tick_values(2, k)).tolist()]
 
 
 def seconds_figure(group: Group, styles: Mapping[str, Style]) -> Figure:
