@@ -228,7 +228,8 @@ def test_a_damaged_record_is_named_and_left_out(data_root, capsys, content):
     page = page_of(make_report(ReportConfig(data_root=data_root)))
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and str(broken) in err and "damaged run" in err
-    assert "entropy" not in page and "margin" in page
+    shown = page[: page.index('id="left-out"')]
+    assert "entropy" not in shown and "margin" in shown and str(broken) in page
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "shorten", "percent"])
@@ -245,7 +246,8 @@ def test_damaged_rounds_are_named_and_left_out(data_root, capsys, damage):
         pd.read_parquet(path).assign(test_accuracy=85.0).to_parquet(path)
     page = page_of(make_report(ReportConfig(data_root=data_root)))
     assert str(broken) in capsys.readouterr().err
-    assert "entropy" not in page and "margin" in page
+    shown = page[: page.index('id="left-out"')]
+    assert "entropy" not in shown and "margin" in shown and str(broken) in page
 
 
 def test_of_two_runs_of_one_configuration_the_newer_counts(tmp_path, capsys):
