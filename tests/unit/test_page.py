@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm, rankdata, wilcoxon
 
 from pipeline.report import ReportConfig, make_report
-from tests.unit.test_report import put_run, runs_frame
+from tests.unit.test_report import DRAWN, put_run, runs_frame
 
 NAMES = ("random", "margin", "coreset", "typiclust")
 N_SEEDS = 10
@@ -52,13 +52,18 @@ class Tables(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A report of four strategies on ten seeds of two data sets, with its figures."""
+    """A report of four strategies on ten seeds, with its figures; there is a second data set."""
     root = tmp_path_factory.mktemp("page")
     for dataset in ("digits", "photos"):
         for seed in range(N_SEEDS):
             for name in NAMES:
                 put_run(root, {"name": name}, seed, dataset=dataset)
-    return root, make_report(ReportConfig(data_root=root))
+    return root, make_report(ReportConfig(data_root=root, dataset="digits"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    monkeypatch.setattr("pipeline.curves.all_rendered", lambda figure: DRAWN)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +119,7 @@ def test_means_errors_and_ranks_are_those_of_the_parquet(made, read, wide):
     ranks = pd.Series(rankdata(-wide, axis=1).mean(axis=0), wide.columns)[shown.index]
     np.testing.assert_allclose([number(cell) for cell in shown["Mean rank"]], ranks, atol=5.001e-3)
     assert list(shown.index) == list(wide.mean().sort_values(ascending=False).index)
-    assert set(shown["Seconds per run"]) == {f"{0.25 + np.arange(N_SEEDS).mean() / 100:.2f}"}
+    assert shown["Seconds per run"].map(number).sub(0.25 + np.arange(N_SEEDS).mean() / 100).abs().max() < 5.001e-3
 
 
 def test_p_effect_and_interval_are_scipy_s(read, wide):
@@ -167,8 +172,11 @@ def test_significant_cells_have_a_colour_and_a_sign(page):
     assert {("above", "+"), ("below", "−")} == set(cells)
 
 
-def test_ranks_over_all_groups(made, read):
-    shown = read.frame("Strategy", 2)
+def test_ranks_over_all_groups(made, undrawn, tmp_path):
+    report = make_report(ReportConfig(data_root=made[0], out=tmp_path))
+    tables = [rows for rows in Tables(report.page.read_text()).tables if rows[0][1] == "Mean rank"]
+    ((heading, *rows),) = tables
+    shown = pd.DataFrame([row[1:] for row in rows], index=[row[0] for row in rows], columns=heading[1:])
     runs = pd.concat([runs_frame(made[0], name).assign(dataset=name) for name in ("digits", "photos")])
     means = runs.groupby(["dataset", "strategy"])["aubc"].mean().unstack()
     ranks = pd.Series(rankdata(-means, axis=1).mean(axis=0), means.columns)[shown.index]
@@ -213,10 +221,8 @@ def test_files_beside_the_page_say_the_same(made, page, read):
     )
     latex, markdown = (folder / f"{stem}.tex").read_text(), (folder / f"{stem}.md").read_text()
     for name, row in shown.iterrows():
-        assert [
-            cell.strip()
-            for cell in next(filter(lambda l: l.startswith(f"| {name} "), markdown.splitlines()))[1:-1].split("|")
-        ] == [name, *row]
+        line = next(line for line in markdown.splitlines() if line.startswith(f"| {name} "))
+        assert [cell.strip() for cell in line[1:-1].split("|")] == [name, *row]
         assert row["AUBC"].replace("±", r"$\pm$") in latex
 
 
@@ -227,7 +233,7 @@ def test_the_page_loads_nothing_and_is_small(page):
     assert not re.search(r"https?:|<link|@import|<iframe|fetch\(", page)
     assert len(page) < 1_000_000
     ids = re.findall(r'\bid="([^"]*)"', page)
-    assert len(ids) == len(set(ids)) and set(re.findall(r'"#([^"]*)"', page)) - {""} <= {*ids}
+    assert len(ids) == len(set(ids)) and set(re.findall(r'href="#([^"]*)"', page)) <= {*ids}
 
 
 def test_the_page_says_where_it_comes_from(page):
@@ -235,10 +241,7 @@ def test_the_page_says_where_it_comes_from(page):
         assert text in page
 
 
-def test_foreign_and_half_written_files_are_named_and_the_rest_is_shown(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "pipeline.curves.all_rendered", lambda figure: dict.fromkeys(("png", "pdf"), b"") | {"svg": SVG}
-    )
+def test_foreign_and_half_written_files_are_named_and_the_rest_is_shown(tmp_path, capsys, undrawn):
     for seed in range(2):
         put_run(tmp_path, {"name": "random"}, seed)
         put_run(tmp_path, {"name": "margin"}, seed)
@@ -258,19 +261,13 @@ def test_foreign_and_half_written_files_are_named_and_the_rest_is_shown(tmp_path
     page = make_report(ReportConfig(data_root=tmp_path)).page.read_text()
     said = capsys.readouterr().err
     for path in (half, short, broken, foreign, notes, partial):
-        assert said.count(str(path)) == 1
+        assert sum(str(path) in line for line in said.splitlines()) == 1
         assert str(path).replace("<", "&lt;").replace(">", "&gt;") in page
     assert said.count("\n") == 6 and "6 files could not be used" in page
     assert list(Tables(page).frame("Strategy").index) == ["margin", "random"]
 
 
-SVG = b'<svg viewBox="0 0 1 1"></svg>'
-
-
-def test_long_labels_and_many_strategies_break_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "pipeline.curves.all_rendered", lambda figure: dict.fromkeys(("png", "pdf"), b"") | {"svg": SVG}
-    )
+def test_long_labels_and_many_strategies_break_nothing(tmp_path, undrawn):
     for seed in range(2):
         for place in range(14):
             put_run(tmp_path, {"name": f"strategy_{'x' * 60}_{place}"}, seed)
