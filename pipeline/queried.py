@@ -156,7 +156,7 @@ def queried_panels(
     strips: list[Strip] = []
     try:
         strips = _strips(group, pool, firsts, spec, data_root)
-    except AlcoveError as error:
+    except (AlcoveError, OSError) as error:
         notes.append(f"The first queried images are not shown: {error}.")
     tables = (balance_table(group, spent, pool), classes_table(group, spent, pool))
     return Panels(figures=tuple(figures), tables=tables, strips=tuple(strips), seed=seed, notes=tuple(notes))
@@ -206,7 +206,7 @@ def open_pool(group: Group, spec: str | None, data_root: Location) -> QueriedPoo
     task = prepare_task(cache, settings["pca"], settings["validation_size"], data_root, variant)
     if task.sizes[0] != settings["n_pool"]:
         raise InputError(
-            f"the features {cache.key} give a pool of {task.sizes[0]}, these runs had {settings['n_pool']}"
+            f"the features {cache.key} now give a pool of {task.sizes[0]} images, not of {settings['n_pool']} as before"
         )
     return QueriedPool(cache=cache, task=task, pool=load_data(task.derived, task.n_classes, task.sizes)[0])
 

@@ -103,11 +103,12 @@ def _draw_panel(
     title = textwrap.fill(spec.replace(":", ": "), SPEC_WIDTH).replace(": ", ":")
     axes.set_title(title, fontsize=12, fontweight="bold", loc="left", pad=20)
     said = f"{len(queried)} labels in {seen} of {len(queries.class_names)} categories"
-    axes.annotate(said, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
+    note = axes.annotate(said, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
+    note.set_in_layout(False)  # else a long one makes its panel narrower
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color("#cccccc")
     size, alpha = (5, 0.35) if len(queries.shown) < CROWD else (2, 0.12)
-    _scatter(axes, queries, queries.shown, styles, s=size, alpha=alpha, linewidths=0, zorder=1, rasterized=True)
+    _scatter(axes, queries, queries.shown, styles, s=size, alpha=alpha, linewidths=0, zorder=1)
     shrunk = min(1, FEW / len(queried))
     given, chosen = queried[: queries.n_initial], queried[queries.n_initial :]
     _scatter(axes, queries, given, styles, s=34 * shrunk, linewidths=0.9 * shrunk, edgecolors="white", zorder=2)
