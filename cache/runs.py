@@ -19,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache.errors import CacheMismatchError
-from cache.files import remove, write_json, write_whole
+from cache.files import PARTIAL, remove, write_json, write_whole
 from cache.location import Location, files_under
+
+FILES = ("rounds.parquet", "candidates.parquet", "run.json")
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,22 @@ class RunStore:
 
     def ids(self) -> list[str]:
         """Ids of all finished runs, sorted."""
-        names = (name.split("/") for name in files_under(self.root))
-        return sorted("/".join(parts[:3]) for parts in names if len(parts) == 4 and parts[3] == "run.json")
+        return self.contents()[0]
+
+    def contents(self) -> tuple[list[str], list[str]]:
+        """Ids of all finished runs, and one sentence for each file or folder that is of no finished run. Sorted."""
+        names = sorted(files_under(self.root))
+        finished = {name.rpartition("/")[0] for name in names if name.count("/") == 3 and name.endswith("/run.json")}
+        problems = []
+        for name in names:
+            folder, _, file = name.rpartition("/")
+            if file.endswith(PARTIAL):
+                problems.append(f"left out the half-written file {self.root / name}: delete it")
+            elif file in FILES and name.count("/") == 3 and folder not in finished:
+                problems.append(f"left out the half-written run {self.root / folder}: it has no run.json, run it again")
+            elif folder not in finished or file not in FILES:
+                problems.append(f"left out the foreign file {self.root / name}: alcove did not write it")
+        return sorted(finished), list(dict.fromkeys(problems))
 
     def __iter__(self) -> Iterator[StoredRun]:
         """All finished runs, by id."""

@@ -13,13 +13,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
 from scipy.special import entr
 
 from cache.errors import AlcoveError, CacheMissError, InputError
 from cache.features import FeatureCache
 from cache.location import Location
-from pipeline.curves import Style, named
+from pipeline.curves import Picture, Style, named
 from pipeline.results import Estimate, Group, Result, Run
 from pipeline.tables import Table
 from pipeline.task import Task, backbone_spec, embed_command, load_data, prepare_task
@@ -34,15 +33,6 @@ UNEQUAL = 2
 """Times as many images in the largest class as in the smallest, from which on classes stand in the order of size."""
 MOST_MAPPED = 6
 FIRST_IMAGES = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure of the page. stem : of its files' names; alt : what it shows, in words"""
-
-    stem: str
-    alt: str
-    figure: Figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +114,7 @@ def queried_panels(
     layout : of the map, pca or tsne, as for `lay_out`
     dataset : the user's own spec of the images, such as folder:PATH, where the runs do not tell it
     """
-    from pipeline.queried_figures import draw_balance, draw_classes
+    from pipeline.queried_figures import draw_balance, draw_classes, small_png
 
     spec = data_spec(group, dataset)
     try:
@@ -136,14 +126,16 @@ def queried_panels(
     firsts = {
         result.label: pool.queried(run) for result in named(group) for run in runs_of(group, result) if run.seed == seed
     }
+    classes = draw_classes(group, spent, pool.names, pool.shares)
     figures = [
         Picture(
-            stem=f"{group.stem}-classes",
+            stem=f"{group.stem}/classes",
             alt=f"{group.title}: share of the labels that went to each class, as a multiple of its share of the pool.",
-            figure=draw_classes(group, spent, pool.names, pool.shares),
+            figure=classes,
+            small=small_png(classes),
         ),
         Picture(
-            stem=f"{group.stem}-balance",
+            stem=f"{group.stem}/balance",
             alt=f"{group.title}: balance of the classes of the labeled images against labels spent.",
             figure=draw_balance(group, spent, float(balance_of(pool.shares)), styles),
         ),
@@ -265,7 +257,7 @@ def balance_table(group: Group, spent: Sequence[Spent], pool: QueriedPool) -> Ta
     said["the pool"] = (f"{whole:.3f}", str(len(pool.classes)))
     columns = ["balance_mean", "balance_error", "classes_seen_mean", "classes_seen_error"]
     return Table(
-        stem=f"{group.stem}-balance",
+        stem=f"{group.stem}/balance",
         caption=f"Balance of the classes of the labeled images after {spent[0].budget[-1]} labels: the entropy of "
         "their shares over its largest value, 1 where all are alike, 0 where there is but one. Classes seen: those "
         "with at least one label. Mean ± standard error over seeds.",
@@ -288,7 +280,7 @@ def classes_table(group: Group, spent: Sequence[Spent], pool: QueriedPool) -> Ta
         len(pool.classes) > MOST_IN_A_ROW
     )
     return Table(
-        stem=f"{group.stem}-classes",
+        stem=f"{group.stem}/classes",
         caption=f"Share of each class among the first {spent[0].budget[-1]} labels, mean over seeds.{some}",
         said=_frame(said, pool.names[shown]),
         numbers=pd.DataFrame(rows, columns=["strategy", "class", "share_mean", "share_error", "pool_share"]),
@@ -319,15 +311,17 @@ def _map(
     group: Group, pool: QueriedPool, queried: Mapping[str, Int[np.ndarray, "queried"]], layout: str, seed: int
 ) -> Picture:
     """Raises InputError where there are too few images for t-SNE."""
-    from pipeline.queried_figures import map_pool
+    from pipeline.queried_figures import map_pool, small_png
     from pipeline.query_figures import draw_queries
 
     chosen = {label: queried[label] for label in mapped(group) if label in queried}
     found = map_pool(group, pool.pool, pool.task.class_names, chosen, layout, seed)
+    figure = draw_queries(found, columns=2, panel=2.7)
     return Picture(
-        stem=f"{group.stem}-map",
+        stem=f"{group.stem}/map",
         alt=f"{group.title}: where the images that {', '.join(chosen)} queried lie in the pool.",
-        figure=draw_queries(found, columns=2, panel=2.7),
+        figure=figure,
+        small=small_png(figure),
     )
 
 

@@ -170,13 +170,13 @@ def variants_of(settings: Mapping[str, Any]) -> list[str]:
 
 
 def read_runs(store: RunStore, ids: Iterable[str] | None = None) -> tuple[list[Run], list[str]]:
-    """The runs of a store, and one sentence for each that had to be left out: damaged, or replaced by a newer one.
+    """The runs of a store, and one sentence for what had to be left out: damaged, replaced by a newer one, or no run.
 
     ids : of the runs to read; None reads all
     """
     runs: dict[str, Run] = {}
-    problems = []
-    for run_id in store.ids() if ids is None else ids:
+    ids, problems = store.contents() if ids is None else (ids, [])
+    for run_id in ids:
         path = store.root / run_id
         try:
             stored = store.get(run_id)
