@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pipeline.curves import GREY, Style, add_legend, legend_columns, make_axes
-from pipeline.queried import Spent
+from pipeline.queried_classes import Spent
 from pipeline.queries import MOST_LAID_OUT, PoolMap, lay_out
 from pipeline.results import Group
 from stages.al.pool import Pool

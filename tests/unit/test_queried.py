@@ -15,7 +15,8 @@ from cache.errors import DataUnavailableError
 from cache.features import FeatureCache, FeatureWriter, Identity, Listing
 from cache.runs import RunStore
 from pipeline.curves import line_styles
-from pipeline.queried import balance_of, counts_over, data_spec, mapped, queried_panels
+from pipeline.queried import mapped, queried_panels
+from pipeline.queried_classes import balance_of, counts_over, data_spec
 from pipeline.report import readable_runs
 from pipeline.results import group_runs
 from pipeline.task import prepare_task
