@@ -66,7 +66,9 @@ def queried_panels(
     seed = common_seed(shown)
     runs = {result.label: run for result in shown for run in runs_of(group, result) if run.seed == seed}
     queried = {label: pool.queried(run) for label, run in runs.items()}
-    figures, strips, notes = _figures(group, pool, spent, styles), [], []
+    without = [result.label for result in shown if result.label not in queried]
+    notes = [f"No run of seed {seed}, so neither first images nor map: {', '.join(without)}."] if without else []
+    figures, strips = _figures(group, pool, spent, styles), []
     try:
         figures.append(_map(group, pool, queried, layout, seed))
     except InputError as error:
@@ -105,14 +107,16 @@ def _figures(group: Group, pool: QueriedPool, spent: Sequence[Spent], styles: Ma
     ]
 
 
-def mapped(group: Group) -> list[str]:
-    """Labels of the strategies that the map has panels for: random, the best surrogate, the best others."""
-    shown = named(group)
-    surrogates = [result.label for result in shown if result.is_surrogate]
-    kept = [result.label for result in shown if result.name == "random"] + surrogates[:1]
-    rest = [result.label for result in shown if result.label not in {*kept, *surrogates}]
+def mapped(results: Sequence[Result]) -> list[str]:
+    """Labels of the strategies that the map has panels for: random, the best surrogate, the best others.
+
+    results : the best first
+    """
+    surrogates = [result.label for result in results if result.is_surrogate]
+    kept = [result.label for result in results if result.name == "random"] + surrogates[:1]
+    rest = [result.label for result in results if result.label not in {*kept, *surrogates}]
     chosen = {*kept, *rest[: MOST_MAPPED - len(kept)]}
-    return [result.label for result in shown if result.label in chosen]
+    return [result.label for result in results if result.label in chosen]
 
 
 def _map(
@@ -122,7 +126,7 @@ def _map(
     from pipeline.queried_figures import map_pool, small_png
     from pipeline.query_figures import draw_queries
 
-    chosen = {label: queried[label] for label in mapped(group) if label in queried}
+    chosen = {label: queried[label] for label in mapped([one for one in named(group) if one.label in queried])}
     found = map_pool(group, pool.pool, pool.task.class_names, chosen, layout, seed)
     figure = draw_queries(found, columns=2, panel=2.7)
     return Picture(

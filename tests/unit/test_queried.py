@@ -258,9 +258,10 @@ def test_of_a_repeated_image_the_class_is_counted_all_the_same(tmp_path):
 def test_the_map_has_random_and_the_surrogate_among_six(tmp_path):
     names = ("margin", "entropy", "badge", "coreset", "typiclust", "bald")
     group = put_group(tmp_path, strategies=[{"name": name} for name in ("random", *names)] + [SURROGATE])
-    assert len(mapped(group)) == 6 and {"random", "surrogate"} < set(mapped(group))
+    labels = mapped(group.results)
+    assert len(labels) == 6 and {"random", "surrogate"} < set(labels)
     figure = next(picture.figure for picture in panels_of(group, tmp_path).figures if picture.stem.endswith("map"))
-    assert [axes.get_title(loc="left") for axes in figure.axes] == mapped(group)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == labels
 
 
 def test_the_data_set_is_what_a_command_or_the_user_says(tmp_path):
