@@ -55,7 +55,15 @@ class Section:
     def parts(self) -> list[Any]:
         """All of it that is also written beside the page."""
         quality = [note.quality for note in self.notes]
-        return [self.curves, self.results, self.pairs, *self.pictures, *quality, *self.queried.figures, *self.queried.tables]
+        return [
+            self.curves,
+            self.results,
+            self.pairs,
+            *self.pictures,
+            *quality,
+            *self.queried.figures,
+            *self.queried.tables,
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +97,8 @@ class Origin:
         """`numpy 2.3.1`, sorted; all versions of a package where runs were made with several."""
         found: dict[str, set[str]] = {}
         for record in self.records:
-            for name, version in record.get("versions", {}).items():
-                found.setdefault(name, set()).add(str(version))
+            for name, used in record.get("versions", {}).items():
+                found.setdefault(name, set()).add(str(used))
         return [f"{name} {' and '.join(sorted(versions))}" for name, versions in sorted(found.items())]
 
 
@@ -192,9 +200,9 @@ def _significance(cell: str) -> str:
     return "above" if cell.startswith("+") else "below"
 
 
-def _sentence(text: str) -> Markup:
-    """With a capital and a full stop; commands between backticks are set as code."""
-    whole = f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+def _sentence(text: str, capital: bool = True) -> Markup:
+    """With a full stop; commands between backticks are set as code."""
+    whole = f"{text[:1].upper() if capital else text[:1]}{text[1:]}{'' if text.endswith('.') else '.'}"
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(whole))))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.curves import Picture, Style
-from pipeline.efficiency import Law, law
+from pipeline.efficiency import Law, Threshold, law
 from pipeline.rankings import Wins, critical_difference, group_blocks, labels_of, wins
 from pipeline.report_figures import law_figure, rank_figure
 from pipeline.report_tables import group_names, said
@@ -56,7 +56,7 @@ def _ranks(groups: Sequence[Group], names: Sequence[str]) -> list[Picture | Tabl
         return [table]
     figure = rank_figure(found, f"Mean ranks over {len(groups)} comparisons")
     caption = rank_caption(found.p, found.n_blocks, "comparisons")
-    return [table, Picture(stem=f"{FOLDER}/mean-ranks", alt=caption, caption=caption, figure=figure)]
+    return [table, Picture(stem=f"{FOLDER}/mean-ranks", alt=caption, figure=figure)]
 
 
 def rank_caption(p: float, n: int, blocks: str) -> str:
@@ -79,9 +79,9 @@ def _wins(found: Wins) -> list[Table | str]:
     return [
         Table(
             stem=f"{FOLDER}/wins",
-            caption="BADGE's matrix: in how many comparisons the row's strategy beats the column's by a two-sided paired "
-            f"t-test over seeds (p < 0.05, uncorrected) at a budget; each of {found.n_settings} weighs 1, divided over "
-            "its budgets. Last row: how often a strategy is beaten, mean over the others; lowest is best.",
+            caption="BADGE's matrix: in how many comparisons the row's strategy beats the column's, by a two-sided "
+            f"paired t-test over seeds (p < 0.05, uncorrected) at a budget; each of {found.n_settings} weighs 1, "
+            "divided over its budgets. Last row: how often a strategy is beaten, mean over the others; lowest is best.",
             said=shown,
             numbers=frame.reset_index(names="strategy"),
         )
@@ -112,8 +112,7 @@ def _law(
     ]
     rows = []
     for found in laws:
-        points = {name_of[id(point.group)]: point for point in found.thresholds}
-        row = {name: _said_point(points[name].budget, points[name].per_class) if name in points else "" for name in names}
+        row = dict.fromkeys(names, "") | {name_of[id(point.group)]: _said_point(point) for point in found.thresholds}
         rows.append(row | {"Slope": said(found.slope, 2), "Correlation": said(found.correlation, 2)})
     caption = (
         "The samples-per-class law: labels (per class) from which a strategy beats random and stays ahead; – where it "
@@ -126,9 +125,11 @@ def _law(
     figure = law_figure(laws, styles)
     if figure is None:
         return [table]
-    short = "Labels per class from which strategies beat random, against the number of classes; lines: fits in logarithms."
+    short = (
+        "Labels per class from which strategies beat random, against the number of classes; lines: fits in logarithms."
+    )
     return [table, Picture(stem=f"{FOLDER}/samples-per-class", alt=short, caption=short, figure=figure)]
 
 
-def _said_point(budget: int | None, per_class: float | None) -> str:
-    return "–" if budget is None or per_class is None else f"{budget} ({per_class:.1f})"
+def _said_point(point: Threshold) -> str:
+    return "–" if point.per_class is None else f"{point.budget} ({point.per_class:.1f})"

@@ -64,7 +64,7 @@ def rank_figure(found: CriticalDifference, title: str) -> Figure:
 
 
 def _ticks(k: int) -> list[float]:
-    return [1, *MaxNLocator(integer=True, nbins=8).tick_values(2, k).tolist()]
+    return [1.0, *np.asarray(MaxNLocator(integer=True, nbins=8).tick_values(2, k)).tolist()]
 
 
 def seconds_figure(group: Group, styles: Mapping[str, Style]) -> Figure:
@@ -76,7 +76,8 @@ def seconds_figure(group: Group, styles: Mapping[str, Style]) -> Figure:
     left = 10 ** np.floor(np.log10(seconds.min())) if logarithmic else 0
     colours = [str(styles.get(result.label, (OTHER,))[0]) for result in results]
     rows = np.arange(len(results))
-    axes.barh(rows, seconds - left, left=left, color=colours, height=0.7)  # a bar reaches from the axis to the value also where that is logarithmic
+    # a bar reaches from the axis to the value also where that is logarithmic
+    axes.barh(rows, seconds - left, left=left, color=colours, height=0.7)
     for row, value in zip(rows, seconds, strict=True):
         axes.annotate(f"{value:.3g}", (value, row), (4, 0), textcoords="offset points", **_VALUE)
     axes.set_yticks(rows, [short(result.label) for result in results], fontsize=9)
@@ -107,7 +108,8 @@ def law_figure(laws: Sequence[Law], styles: Mapping[str, Style]) -> Figure | Non
         found = [point for point in law.thresholds if point.per_class is not None]
         classes = np.array([point.n_classes for point in found], dtype=float)
         mark = MARKERS[place % len(MARKERS)]
-        axes.plot(classes, [point.per_class for point in found], mark, color=colour, ms=6, mfc="none")
+        per_class = np.array([point.per_class for point in found], dtype=float)
+        axes.plot(classes, per_class, mark, color=colour, ms=6, mfc="none")
         if law.slope is not None and law.intercept is not None:
             ends = np.array([classes.min(), classes.max()])
             axes.plot(ends, 10**law.intercept * ends**law.slope, color=colour, linestyle=dashes, lw=1)

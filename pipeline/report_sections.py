@@ -51,7 +51,7 @@ def _ranks(group: Group) -> Picture:
     found = critical_difference(*seed_blocks(group))
     caption = rank_caption(found.p, found.n_blocks, "seeds")
     figure = rank_figure(found, f"Mean ranks: {group.title}")
-    return Picture(stem=f"{group.stem}/ranks", alt=caption, caption=caption, figure=figure)
+    return Picture(stem=f"{group.stem}/ranks", alt=caption, figure=figure)
 
 
 def _seconds(group: Group, styles: Mapping[str, Style]) -> Picture:

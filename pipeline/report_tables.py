@@ -1,6 +1,7 @@
 """Tables of a report. Each is made once; the page, CSV, LaTeX and Markdown all show it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from cache.files import canonical_json
 from pipeline.curves import named
 from pipeline.efficiency import labeling_efficiency
+from pipeline.paired import Paired
 from pipeline.results import Estimate, Group, Result, seed_ranges
 from pipeline.statistics import ALPHA, Comparison, said_p
 from pipeline.tables import Table
@@ -44,58 +46,83 @@ def results_table(group: Group, comparison: Comparison) -> Table:
     )
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """A result beside random's: every number of the table that is not the result's own; None where there is none."""
+
+    mean_rank: float | None = None
+    pair: Paired | None = None
+    adjusted: float | None = None
+    claim: str | None = None
+    efficiency: Estimate | None = None
+
+
+def _beside(result: Result, comparison: Comparison, group: Group) -> _Beside:
+    claims, against = comparison.claims, comparison.against_random.get(result.label)
+    efficiency = labeling_efficiency(group, result.label) if result.gain else None
+    return _Beside(
+        mean_rank=None if claims is None else float(claims.ranks[comparison.labels.index(result.label)]),
+        pair=against.paired if against else None,
+        adjusted=against.adjusted if against else None,
+        claim=against.claim if against else None,
+        efficiency=efficiency.at_target if efficiency else None,
+    )
+
+
 def _said_row(result: Result, comparison: Comparison, group: Group) -> dict[str, str]:
+    beside = _beside(result, comparison, group)
     row = {"AUBC": said_estimate(result.aubc), "Final accuracy": said_estimate(result.final)}
     if comparison.claims is not None:
-        row["Mean rank"] = said(float(comparison.claims.ranks[comparison.labels.index(result.label)]), 2)
+        row["Mean rank"] = said(beside.mean_rank, 2)
     row["AUBC over random"] = said_estimate(result.gain, sign=True)
     if comparison.against_random:
-        against = comparison.against_random.get(result.label)
-        low, high = (against and against.paired.interval) or (None, None)
-        row["95% interval"] = f"{said(low)} to {said(high)}" if against else "–"
-        row["p (Holm)"] = said_p(against.adjusted) + MARK * bool(against.claim) if against else "–"
-        row["Effect size"] = said(against and against.paired.effect, 2, sign=True)
-    if result.gain:
-        efficiency = labeling_efficiency(group, result.label)
-        row["Labeling efficiency"] = said_estimate(efficiency and efficiency.at_target, 2)
-    elif result.label == "random":
-        row["Labeling efficiency"] = "–"
+        pair = beside.pair
+        row["95% interval"] = " to ".join(map(said, pair.interval)) if pair and pair.interval else "–"
+        row["p (Holm)"] = "–" if beside.adjusted is None else said_p(beside.adjusted) + MARK * bool(beside.claim)
+        row["Effect size"] = said(pair.effect if pair else None, 2, sign=True)
+    if _has_random(group):
+        row["Labeling efficiency"] = said_estimate(beside.efficiency, 2)
     if not group.shared:
         row["Seeds"] = f"{len(result.seeds)} ({seed_ranges(result.seeds)})"
     return row | {"Seconds per run": f"{result.seconds:.2f}"}
 
 
+def _has_random(group: Group) -> bool:
+    return any(result.gain for result in group.results)
+
+
 def _result_numbers(group: Group, comparison: Comparison) -> list[dict[str, Any]]:
-    rows = []
-    for place, result in enumerate(group.results):
-        against = comparison.against_random.get(result.label)
-        pair = against.paired if against else None
-        low, high = (pair and pair.interval) or (None, None)
-        efficiency = labeling_efficiency(group, result.label) if result.gain else None
-        rows.append(
-            {"place": place + 1, "strategy": result.label}
-            | _columns(aubc=result.aubc, final_accuracy=result.final, gain=result.gain)
-            | {
-                "mean_rank": None if comparison.claims is None else comparison.claims.ranks[place],
-                "gain_low": low,
-                "gain_high": high,
-                "p": pair and pair.p,
-                "p_holm": against and against.adjusted,
-                "claim": against and against.claim,
-                "effect": pair and pair.effect,
-                "rank_biserial": pair and pair.rank_biserial,
-                **_columns(efficiency=efficiency and efficiency.at_target),
-                "seeds": " ".join(map(str, result.seeds)),
-                "seconds": result.seconds,
-            }
-        )
-    return rows
+    return [
+        {"place": place, "strategy": result.label, **_numbers(result, _beside(result, comparison, group))}
+        for place, result in enumerate(group.results, start=1)
+    ]
+
+
+def _numbers(result: Result, beside: _Beside) -> dict[str, Any]:
+    pair = beside.pair
+    low, high = (pair.interval if pair else None) or (None, None)
+    return {
+        **_columns(aubc=result.aubc, final_accuracy=result.final, gain=result.gain),
+        "mean_rank": beside.mean_rank,
+        "gain_low": low,
+        "gain_high": high,
+        "p": pair.p if pair else None,
+        "p_holm": beside.adjusted,
+        "claim": beside.claim,
+        "effect": pair.effect if pair else None,
+        "rank_biserial": pair.rank_biserial if pair else None,
+        **_columns(efficiency=beside.efficiency),
+        "seeds": " ".join(map(str, result.seeds)),
+        "seconds": result.seconds,
+    }
 
 
 def _columns(**estimates: Estimate | None) -> dict[str, float | None]:
-    means = {f"{name}_mean": estimate and estimate.mean for name, estimate in estimates.items()}
-    errors = {f"{name}_error": estimate and estimate.error for name, estimate in estimates.items()}
-    return {name: (means | errors)[name] for key in estimates for name in (f"{key}_mean", f"{key}_error")}
+    columns: dict[str, float | None] = {}
+    for name, estimate in estimates.items():
+        columns[f"{name}_mean"] = estimate.mean if estimate else None
+        columns[f"{name}_error"] = estimate.error if estimate else None
+    return columns
 
 
 def _results_caption(group: Group, comparison: Comparison) -> str:
@@ -110,7 +137,7 @@ def _results_caption(group: Group, comparison: Comparison) -> str:
             f"random, after Holm's correction; * where below {ALPHA} and Friedman's test finds differences as a whole. "
             "Effect size: mean over standard deviation of the differences."
         )
-    if any(result.gain for result in group.results):
+    if _has_random(group):
         parts.append(
             "Labeling efficiency: labels random needs over those the strategy needs, to reach random's final accuracy."
         )
