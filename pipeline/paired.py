@@ -67,14 +67,23 @@ def _effect(d: Float[np.ndarray, "seeds"]) -> float | None:
 
 
 def _biserial(d: Float[np.ndarray, "seeds"]) -> float | None:
+    ranks = signed_ranks(d[:, None])
+    return float(ranks.sum() / np.abs(ranks).sum()) if ranks.any() else None
+
+
+def signed_ranks(differences: Float[np.ndarray, "seeds m"]) -> Float[np.ndarray, "seeds m"]:
+    """Of each column: ranks of the absolute differences, zeros left out, with the differences' signs."""
     from scipy.stats import rankdata
 
-    rounded = d.round(DECIMALS)
-    rounded = rounded[rounded != 0]
-    if not len(rounded):
-        return None
-    ranks = rankdata(np.abs(rounded))
-    return float((ranks * np.sign(rounded)).sum() / ranks.sum())
+    rounded = differences.round(DECIMALS)
+    ranks = rankdata(np.abs(rounded), axis=0) - (rounded == 0).sum(axis=0)
+    return np.asarray(np.sign(rounded) * ranks)
+
+
+def directions(differences: Float[np.ndarray, "seeds m"]) -> Float[np.ndarray, "m"]:
+    """The sign of each column's mean, where that of its signed ranks is the same; else 0."""
+    mean, ranks = np.sign(differences.round(DECIMALS).mean(axis=0)), np.sign(signed_ranks(differences).sum(axis=0))
+    return np.where(mean == ranks, mean, 0.0)
 
 
 def _bootstrap(differences: Float[np.ndarray, "seeds m"]) -> list[tuple[float, float]]:

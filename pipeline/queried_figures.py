@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pipeline.curves import GREY, Style, add_legend, legend_columns, make_axes
-from pipeline.queried import Spent
+from pipeline.queried_classes import Spent
 from pipeline.queries import MOST_LAID_OUT, PoolMap, lay_out
 from pipeline.results import Group
 from stages.al.pool import Pool
@@ -21,7 +21,7 @@ from stages.al.pool import Pool
 COLUMNS, WIDTH = 2, 5.4
 MOST_ROWS = 12
 """Classes whose rows are named; of more, the rows are thin lines."""
-NAME_WIDTH, LABEL_WIDTH, TITLE_WIDTH = 14, 26, 46
+NAME_WIDTH, LABEL_WIDTH, TITLE_WIDTH = 14, 32, 46
 SMALL_DPI, SMALL_COLOURS = 144, 128
 OCTAVES = 2
 """Shares are shown up to so many doublings above and below the pool's."""
@@ -49,7 +49,8 @@ def draw_classes(
     """
     rows = -(-len(spent) // COLUMNS)
     height = 0.16 * len(names) + 0.2 if len(names) <= MOST_ROWS else 1.9
-    figure = Figure(figsize=(WIDTH, rows * (height + 0.45) + 1.5), dpi=220, layout="constrained")
+    lines = max(-(-len(one.label) // LABEL_WIDTH) for one in spent)
+    figure = Figure(figsize=(WIDTH, rows * (height + 0.3 + 0.15 * lines) + 1.5), dpi=220, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(textwrap.fill(group.title, TITLE_WIDTH), fontsize=12, fontweight="bold", x=0.01, ha="left")
     panels = figure.subplots(rows, min(COLUMNS, len(spent)), sharex=True, sharey=True, squeeze=False)
@@ -80,7 +81,7 @@ def _draw_shares(axes: Axes, spent: Spent, shares: Float[np.ndarray, "classes"])
         vmax=OCTAVES,
         rasterized=True,
     )
-    axes.set_title(textwrap.shorten(spent.label, LABEL_WIDTH, placeholder="…"), fontsize=10, loc="left")
+    axes.set_title(textwrap.fill(spent.label, LABEL_WIDTH, break_long_words=False), fontsize=9.5, loc="left")
     axes.tick_params(labelsize=9)
     return mesh
 
@@ -99,7 +100,7 @@ def _name_rows(panels: Sequence[Axes], names: Sequence[str]) -> None:
             axes.set_yticks([])
             axes.set_ylabel(f"{len(names)} classes", fontsize=9)
         else:
-            shown = [textwrap.shorten(name, NAME_WIDTH, placeholder="…") for name in names]
+            shown = [name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…" for name in names]
             axes.set_yticks(np.arange(len(names)) + 0.5, labels=shown, fontsize=8)
             axes.tick_params(axis="y", length=0)
 

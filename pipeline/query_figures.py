@@ -49,12 +49,14 @@ def draw_queries(queries: PoolMap, columns: int = 0, panel: float = PANEL) -> Fi
     """
     columns = columns or (2 if len(queries.queried) == 4 else min(MOST_COLUMNS, len(queries.queried)))
     rows = -(-len(queries.queried) // columns)
-    styles = category_styles(queries)
+    styles, width = category_styles(queries), int(SPEC_WIDTH * panel / PANEL)
     legend_rows = 1 + -(-(len(styles) + 3) // _legend_columns(panel * columns, queries, styles))
     figure = _figure((panel * columns, (panel + 0.5) * rows + 0.5 + ROW_INCHES * legend_rows), queries.title)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (spec, queried) in zip(panels, queries.queried.items(), strict=False):
-        _draw_panel(axes, queries, spec, queried, styles)
+        _draw_panel(
+            axes, queries, textwrap.fill(spec.replace(":", ": "), width, break_long_words=False), queried, styles
+        )
     for axes in panels[len(queries.queried) :]:
         axes.set_axis_off()
     _add_legend(figure, queries, styles)
@@ -95,19 +97,19 @@ def draw_clusters(queries: Queries) -> Figure:
 def _draw_panel(
     axes: Axes,
     queries: PoolMap,
-    spec: str,
+    title: str,
     queried: Int[np.ndarray, "queried"],
     styles: dict[int, tuple[str, str]],
 ) -> None:
     seen = len(set(queries.labels[queried].tolist()))
-    title = textwrap.fill(spec.replace(":", ": "), SPEC_WIDTH).replace(": ", ":")
     axes.set_title(title, fontsize=12, fontweight="bold", loc="left", pad=20)
     said = f"{len(queried)} labels in {seen} of {len(queries.class_names)} categories"
-    axes.annotate(said, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
+    note = axes.annotate(said, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
+    note.set_in_layout(False)  # else a long one makes its panel narrower
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color("#cccccc")
     size, alpha = (5, 0.35) if len(queries.shown) < CROWD else (2, 0.12)
-    _scatter(axes, queries, queries.shown, styles, s=size, alpha=alpha, linewidths=0, zorder=1, rasterized=True)
+    _scatter(axes, queries, queries.shown, styles, s=size, alpha=alpha, linewidths=0, zorder=1)
     shrunk = min(1, FEW / len(queried))
     given, chosen = queried[: queries.n_initial], queried[queries.n_initial :]
     _scatter(axes, queries, given, styles, s=34 * shrunk, linewidths=0.9 * shrunk, edgecolors="white", zorder=2)
