@@ -62,7 +62,7 @@ def _ranks(groups: Sequence[Group], names: Sequence[str]) -> list[Picture | Tabl
 def rank_caption(p: float, n: int, blocks: str) -> str:
     """The test, stated."""
     return (
-        f"Critical-difference diagram. Friedman's test over {n} {blocks}: {said_p(p, 'p')}; bars join strategies that "
+        f"Critical-difference diagram. Friedman's test over {n} {blocks}: {said_p(p)}; bars join strategies that "
         "Nemenyi's test at 0.05 does not tell apart."
     )
 

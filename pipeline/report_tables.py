@@ -78,7 +78,11 @@ def _said_row(result: Result, comparison: Comparison, group: Group) -> dict[str,
     if comparison.against_random:
         pair = beside.pair
         row["95% interval"] = " to ".join(map(said, pair.interval)) if pair and pair.interval else "–"
-        row["p (Holm)"] = "–" if beside.adjusted is None else said_p(beside.adjusted) + MARK * bool(beside.claim)
+        row["p (Holm)"] = (
+            "–"
+            if beside.adjusted is None
+            else said_p(beside.adjusted).removeprefix("p = ").removeprefix("p ") + MARK * bool(beside.claim)
+        )
         row["Effect size"] = said(pair.effect if pair else None, 2, sign=True)
     if _has_random(group):
         row["Labeling efficiency"] = said_estimate(beside.efficiency, 2)
@@ -134,7 +138,8 @@ def _results_caption(group: Group, comparison: Comparison) -> str:
     if comparison.against_random:
         parts.append(
             "Interval: bias-corrected and accelerated bootstrap over seeds. p: Wilcoxon's signed-rank test against "
-            f"random, after Holm's correction; * where below {ALPHA} and Friedman's test finds differences as a whole. "
+            f"random, after Holm's correction (of the best also twice that over its own comparisons); "
+            f"* where below {ALPHA} and Friedman's test finds differences as a whole. "
             "Effect size: mean over standard deviation of the differences."
         )
     if _has_random(group):
@@ -162,7 +167,7 @@ def pairs_table(group: Group, comparison: Comparison) -> Table | None:
     if claims is None:
         return None
     shown = [labels.index(result.label) for result in named(group)]
-    marked = claims.claimed(claims.pairs)
+    marked = claims.claimed(claims.pairs, claims.signs) != 0
     cells = [[_cell(comparison, marked, i, j) for j in shown] for i in shown]
     names = [labels[i] for i in shown]
     numbers = [
@@ -182,7 +187,7 @@ def pairs_table(group: Group, comparison: Comparison) -> Table | None:
         stem=f"{group.stem}/pairs",
         caption=f"AUBC of the row's strategy less that of the column's. * and colour: significant, p < {ALPHA} by "
         f"Wilcoxon's signed-rank test over {comparison.n_seeds} seeds after Holm's correction over all pairs of "
-        f"{len(labels)} strategies, and Friedman's test finds differences as a whole ({said_p(claims.omnibus, 'p')}).",
+        f"{len(labels)} strategies, and Friedman's test finds differences as a whole ({said_p(claims.omnibus)}).",
         said=pd.DataFrame(cells, index=pd.Index(names, name="AUBC, row less column"), columns=names),
         numbers=pd.DataFrame(numbers),
     )

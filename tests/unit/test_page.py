@@ -126,6 +126,9 @@ def test_p_effect_and_interval_are_scipy_s(read, wide):
     shown = read.frame("Strategy").drop("random")
     differences = wide[shown.index].sub(wide["random"], axis=0)
     adjusted = holm_by_hand({name: wilcoxon(differences[name]).pvalue for name in shown.index})
+    best = shown.index[0]
+    to_best = {name: wilcoxon(wide[name], wide[best]).pvalue for name in wide if name != best}
+    adjusted[best] = max(adjusted[best], min(1, 2 * holm_by_hand(to_best)["random"]))
     for name in shown.index:
         assert number(shown.loc[name, "p (Holm)"]) == pytest.approx(adjusted[name], rel=5e-3)
         effect = differences[name].mean() / differences[name].std()
