@@ -254,9 +254,9 @@ def _thesis(config: SurrogateConfig) -> int:
 def report(config: ReportConfig) -> int:
     """Pictures, tables and one page from the run store."""
     made = make_report(config)
-    for path in made.files:
-        print(path)
-    print(made.headline)
+    print(f"{made.page}, {made.summary.name}, and {len(made.files) - 2} files of tables and figures beside them")
+    for headline, verdict in zip(made.headlines, made.verdicts, strict=True):
+        print(f"{headline}. {verdict}")
     return 0
 
 

@@ -1,11 +1,13 @@
-"""Learning curves as a PNG."""
+"""Learning curves, and what all figures of alcove have in common."""
 
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,6 +26,23 @@ MOST_NAMED = 12
 OTHER = "#cccccc"
 
 Style = tuple[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure of a page, which is also written beside it. stem : of its files' names
+
+    alt : what it shows, in words; caption : below it, by default `alt`
+    small : a PNG to inline instead of the SVG, where that has too many parts
+    hover : what the script must know of learning curves (`page.hover_of`), or None
+    """
+
+    stem: str
+    alt: str
+    figure: Figure
+    caption: str = ""
+    small: bytes | None = None
+    hover: Mapping[str, Any] | None = None
 
 
 def named(group: Group) -> list[Result]:
@@ -51,27 +70,38 @@ def line_styles(group: Group, names: Sequence[str]) -> dict[str, Style]:
     return styles
 
 
-def draw_all(groups: Sequence[Group]) -> dict[str, bytes]:
-    """A PNG for each group, by its stem."""
+def all_styles(groups: Sequence[Group]) -> dict[str, dict[str, Style]]:
+    """`line_styles` of each group by its stem, the same for a strategy in all of them."""
     results = [result for group in groups for result in named(group)]
     names = sorted({result.label for result in results if not (result.name == "random" or result.is_surrogate)})
-    return {group.stem: draw_curves(group, line_styles(group, names)) for group in groups}
+    return {group.stem: line_styles(group, names) for group in groups}
 
 
 def draw_curves(group: Group, styles: Mapping[str, Style]) -> bytes:
-    """PNG: mean test accuracy against labels spent, a band of one standard error, legend in the order of AUBC."""
+    """PNG of `curves_figure`."""
+    return rendered(curves_figure(group, styles), "png")
+
+
+def curves_figure(group: Group, styles: Mapping[str, Style]) -> Figure:
+    """Mean test accuracy against labels spent, a band of one standard error, legend in the order of AUBC.
+
+    In an SVG the axes' area is named frame, the legend legend, line and band of the n-th named strategy line-n and
+    band-n, the lines of the others other-0, other-1 and so on.
+    """
     shown = named(group)
     others = [result for result in group.results if result.label not in styles]
     columns = legend_columns([_said(result) for result in shown])
     rows = 1 + -(-(len(shown) + bool(others)) // columns)
     figure, axes = make_axes(group.title, _subtitle(group), "Labels spent", rows)
-    for result in shown:
-        _draw(axes, result, styles[result.label])
-    for result in others:
-        label = f"{len(others)} others" if result is others[0] else None
-        axes.plot(result.budget, result.accuracy.mean(axis=0), color=OTHER, lw=0.8, zorder=0, label=label)
+    axes.patch.set_gid("frame")
+    for place, result in enumerate(shown):
+        _draw(axes, result, styles[result.label], place)
+    for place, result in enumerate(others):
+        label = f"{len(others)} others" if place == 0 else None
+        mean = result.accuracy.mean(axis=0)
+        axes.plot(result.budget, mean, color=OTHER, lw=0.8, zorder=0, label=label, gid=f"other-{place}")
     add_legend(figure, columns, title="AUBC")
-    return rendered(figure, "png")
+    return figure
 
 
 def legend_columns(labels: Sequence[str]) -> int:
@@ -98,17 +128,28 @@ def make_axes(title: str, subtitle: str, xlabel: str, rows: int) -> tuple[Figure
 def add_legend(figure: Figure, columns: int, title: str | None = None, **how: Any) -> None:
     """Below the axes, where it covers no curve. how : more of matplotlib's options, handles for example"""
     said: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "frameon": False, "handlelength": 2.4}
-    figure.legend(title=title, fontsize=10, title_fontsize=10, **(said | how))
+    figure.legend(title=title, fontsize=10, title_fontsize=10, **(said | how)).set_gid("legend")
+
+
+_UNSAID = {"png": ("Software",), "pdf": ("CreationDate",), "svg": ("Date", "Creator", "Format", "Type")}
 
 
 def rendered(figure: Figure, kind: str) -> bytes:
-    """The file of a figure, "png" or "pdf", the same bytes every time."""
+    """The file of a figure, "png", "pdf" or "svg", the same bytes every time."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata={{"png": "Software", "pdf": "CreationDate"}[kind]: None})
+    with rc_context({"svg.hashsalt": "alcove", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format=kind, metadata=dict.fromkeys(_UNSAID[kind]))
     return buffer.getvalue()
 
 
-def _draw(axes: Axes, result: Result, style: Style) -> None:
+def all_rendered(figure: Figure) -> dict[str, bytes]:
+    """PNG, PDF and SVG of a figure, by kind, laid out once."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return {kind: rendered(figure, kind) for kind in _UNSAID}
+
+
+def _draw(axes: Axes, result: Result, style: Style, place: int) -> None:
     colour, dashes = style
     mean = result.accuracy.mean(axis=0)
     foreground = result.name == "random" or result.is_surrogate
@@ -121,10 +162,12 @@ def _draw(axes: Axes, result: Result, style: Style) -> None:
         marker="o" if len(mean) == 1 else None,
         zorder=3 if foreground else 2,
         label=_said(result),
+        gid=f"line-{place}",
     )
     if len(result.seeds) > 1:
         error = result.accuracy.std(axis=0, ddof=1) / np.sqrt(len(result.seeds))
-        axes.fill_between(result.budget, mean - error, mean + error, color=colour, alpha=0.13, linewidth=0, zorder=1)
+        how: dict[str, Any] = {"color": colour, "alpha": 0.13, "linewidth": 0, "zorder": 1}
+        axes.fill_between(result.budget, mean - error, mean + error, gid=f"band-{place}", **how)
 
 
 def _said(result: Result) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -187,7 +188,7 @@ def run_grid(
     require_writable(store.root)
     todo = [run for run in runs if _missing(store, run)]
     if todo:
-        command = " ".join(["alcove", *sys.argv[1:]])
+        command = shlex.join(["alcove", *sys.argv[1:]])
         about = {"versions": _versions(), "commit": _commit(), "command": command}
         jobs = [
             Job(task=task, runs=runs_together, store=store, about=about)

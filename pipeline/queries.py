@@ -44,26 +44,35 @@ class ScoredCluster:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queries:
-    """What the figures show.
+class PoolMap:
+    """What strategies queried, where it lies in the pool.
 
-    stem : beginning of the files' names; n_initial : labels that the strategies did not choose, first in `queried`
+    n_initial : labels that the strategies did not choose, first in `queried`
     queried : pool indices by strategy, in order
     shown, plane : pool indices of the images laid out, and their places, those queried among them
-    n_clusters, clusters : of figure 4, empty where there is but one
     """
 
     title: str
-    stem: str
     layout: str
     seed: int
-    temperature: float
     class_names: Sequence[str]
     labels: Int[np.ndarray, "pool"]
     n_initial: int
     queried: dict[str, Int[np.ndarray, "queried"]]
     shown: Int[np.ndarray, "shown"]
     plane: Float[np.ndarray, "shown 2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries(PoolMap):
+    """What the figures show.
+
+    stem : beginning of the files' names
+    n_clusters, clusters : of figure 4, empty where there is but one
+    """
+
+    stem: str
+    temperature: float
     n_clusters: int
     clusters: Sequence[ScoredCluster]
 

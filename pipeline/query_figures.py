@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from cache.files import write_whole
 from pipeline.curves import GREY, PALETTE, ROW_INCHES, add_legend, rendered
-from pipeline.queries import Queries, ScoredCluster
+from pipeline.queries import PoolMap, Queries, ScoredCluster
 from stages.al.strategies.supclust import SupClust, typical_count
 
 COLOURS = (*PALETTE[:5], "#D55E00", "#F0E442")
@@ -25,8 +25,8 @@ MARKERS = ("o", "^", "s", "D")
 MOST_NAMED = len(COLOURS) * len(MARKERS)
 MOST_COLUMNS, PANEL = 3, 4.2
 LAYOUTS = {"tsne": "t-SNE", "pca": "principal components"}
-CROWD = 10_000
-"""From so many images on, their dots are smaller and paler."""
+CROWD, FEW = 10_000, 120
+"""From so many images on, their dots are smaller and paler; of more queried than so many, they are smaller."""
 NAME_WIDTH, SPEC_WIDTH, CHARACTERS = 24, 34, 10
 """Characters of a category's name, of a line of a panel's title, and of the title in an inch."""
 
@@ -42,23 +42,28 @@ def write_figures(queries: Queries, out: Path) -> list[Path]:
     return list(files)
 
 
-def draw_queries(queries: Queries) -> Figure:
-    """Figure 3: a panel for each strategy, the same images in all of them, what it queried large and edged."""
-    columns = 2 if len(queries.queried) == 4 else min(MOST_COLUMNS, len(queries.queried))
+def draw_queries(queries: PoolMap, columns: int = 0, panel: float = PANEL) -> Figure:
+    """Figure 3: a panel for each strategy, the same images in all of them, what it queried large and edged.
+
+    columns : 0 for as many as go well with the number of panels; panel : inches
+    """
+    columns = columns or (2 if len(queries.queried) == 4 else min(MOST_COLUMNS, len(queries.queried)))
     rows = -(-len(queries.queried) // columns)
-    styles = category_styles(queries)
-    legend_rows = -(-len(styles) // (2 * columns)) + 1
-    figure = _figure((PANEL * columns, (PANEL + 0.5) * rows + 0.5 + ROW_INCHES * legend_rows), queries.title)
+    styles, width = category_styles(queries), int(SPEC_WIDTH * panel / PANEL)
+    legend_rows = 1 + -(-(len(styles) + 3) // _legend_columns(panel * columns, queries, styles))
+    figure = _figure((panel * columns, (panel + 0.5) * rows + 0.5 + ROW_INCHES * legend_rows), queries.title)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (spec, queried) in zip(panels, queries.queried.items(), strict=False):
-        _draw_panel(axes, queries, spec, queried, styles)
+        _draw_panel(
+            axes, queries, textwrap.fill(spec.replace(":", ": "), width, break_long_words=False), queried, styles
+        )
     for axes in panels[len(queries.queried) :]:
         axes.set_axis_off()
-    _add_legend(figure, queries, styles, 2 * columns)
+    _add_legend(figure, queries, styles)
     return figure
 
 
-def category_styles(queries: Queries) -> dict[int, tuple[str, str]]:
+def category_styles(queries: PoolMap) -> dict[int, tuple[str, str]]:
     """(colour, marker) of the categories, the same in every picture of a pool; of very many the rarest have none."""
     counts = np.bincount(queries.labels, minlength=len(queries.class_names))
     frequent = np.argsort(-counts, kind="stable")[:MOST_NAMED]
@@ -91,27 +96,28 @@ def draw_clusters(queries: Queries) -> Figure:
 
 def _draw_panel(
     axes: Axes,
-    queries: Queries,
-    spec: str,
+    queries: PoolMap,
+    title: str,
     queried: Int[np.ndarray, "queried"],
     styles: dict[int, tuple[str, str]],
 ) -> None:
     seen = len(set(queries.labels[queried].tolist()))
-    title = textwrap.fill(spec.replace(":", ": "), SPEC_WIDTH).replace(": ", ":")
     axes.set_title(title, fontsize=12, fontweight="bold", loc="left", pad=20)
     said = f"{len(queried)} labels in {seen} of {len(queries.class_names)} categories"
-    axes.annotate(said, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
+    note = axes.annotate(said, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=10, color="#595959")
+    note.set_in_layout(False)  # else a long one makes its panel narrower
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color("#cccccc")
     size, alpha = (5, 0.35) if len(queries.shown) < CROWD else (2, 0.12)
     _scatter(axes, queries, queries.shown, styles, s=size, alpha=alpha, linewidths=0, zorder=1)
+    shrunk = min(1, FEW / len(queried))
     given, chosen = queried[: queries.n_initial], queried[queries.n_initial :]
-    _scatter(axes, queries, given, styles, s=34, linewidths=0.9, edgecolors="white", zorder=2)
-    _scatter(axes, queries, chosen, styles, s=46, linewidths=1.1, edgecolors="black", zorder=3)
+    _scatter(axes, queries, given, styles, s=34 * shrunk, linewidths=0.9 * shrunk, edgecolors="white", zorder=2)
+    _scatter(axes, queries, chosen, styles, s=46 * shrunk, linewidths=1.1 * shrunk, edgecolors="black", zorder=3)
 
 
 def _scatter(
-    axes: Axes, queries: Queries, images: Int[np.ndarray, "m"], styles: dict[int, tuple[str, str]], **how: Any
+    axes: Axes, queries: PoolMap, images: Int[np.ndarray, "m"], styles: dict[int, tuple[str, str]], **how: Any
 ) -> None:
     """Images where they lie, in the colours and markers of their categories; grey dots of those without."""
     places = queries.plane[np.searchsorted(queries.shown, images)]
@@ -121,10 +127,9 @@ def _scatter(
         axes.scatter(places[mask, 0], places[mask, 1], c=colour, marker=marker, **how)
 
 
-def _add_legend(figure: Figure, queries: Queries, styles: dict[int, tuple[str, str]], columns: int) -> None:
+def _add_legend(figure: Figure, queries: PoolMap, styles: dict[int, tuple[str, str]]) -> None:
     handles = [
-        _handle(marker, colour, textwrap.shorten(str(queries.class_names[label]), NAME_WIDTH, placeholder="…"))
-        for label, (colour, marker) in styles.items()
+        _handle(marker, colour, _short(queries.class_names[label])) for label, (colour, marker) in styles.items()
     ]
     if len(queries.class_names) > len(styles):
         handles.append(_handle("o", GREY, "other categories"))
@@ -132,7 +137,18 @@ def _add_legend(figure: Figure, queries: Queries, styles: dict[int, tuple[str, s
     if queries.n_initial:
         handles.append(_handle("o", "#bbbbbb", "labeled at first", edge="white"))
     title = f"{LAYOUTS[queries.layout]} of {len(queries.shown):,} images; seed {queries.seed}"
+    columns = _legend_columns(figure.get_figwidth(), queries, styles)
     add_legend(figure, columns, title, handles=handles, handlelength=2.0, handletextpad=0.2)
+
+
+def _short(name: object) -> str:
+    return textwrap.shorten(str(name), NAME_WIDTH, placeholder="…")
+
+
+def _legend_columns(width: float, queries: PoolMap, styles: dict[int, tuple[str, str]]) -> int:
+    """As many as fit into so many inches. The longest of what is no category has 16 characters."""
+    longest = max(16, *(len(_short(queries.class_names[label])) for label in styles))
+    return max(1, int(width / (0.55 + 0.075 * longest)))
 
 
 def _draw_cluster(axes: Axes, cluster: ScoredCluster) -> None:

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -55,29 +55,37 @@ class Task:
 def find_features(dataset: str, backbone: str, key: str, data_root: Location) -> FeatureCache:
     """The feature cache that a data set, backbone and key name. Its errors say which `make embed` line to run."""
     data = DATASETS.build(dataset)
-    name = backbone.partition(":")[0]
     component, parameters = BACKBONES.parse(backbone)
-    default_views = component.views  # type: ignore[attr-defined]
-
-    def fix(identity: Mapping[str, Any] | None) -> str:
-        words = {
-            "DATASET": (dataset, "digits"),
-            "BACKBONE": (backbone, "simclr"),
-            "DATA_ROOT": (str(data_root), "data"),
-        }
-        if identity:
-            words["BACKBONE"] = (_spec_of(backbone, identity.get("parameters", {})), "simclr")
-            words["VIEWS"] = (",".join(specs_of(identity.get("views", []))), ",".join(default_views))
-            weights = identity.get("weights", "")
-            words["WEIGHTS"] = (weights if weights in ("", "random") else f"FOLDER/{weights}", "")
-            chosen = {"--view-seed": identity.get("view_seed", 0), "--precision": identity.get("precision", "float32")}
-            usual = {"--view-seed": 0, "--precision": "float32"}
-            more = [f"{option} {value}" for option, value in chosen.items() if value != usual[option]]
-            words["ARGS"] = (" ".join(more), "")
-        said = [f"{word}={shlex.quote(value)}" for word, (value, default) in words.items() if value != default]
-        return " ".join(["make embed", *said])
-
+    name = component.name  # type: ignore[attr-defined]
+    fix = partial(embed_command, dataset, backbone, data_root)
     return find_cache(data_root / "features", data.slug, name, parameters, key, fix)
+
+
+def embed_command(dataset: str, backbone: str, data_root: Location, identity: Mapping[str, Any] | None) -> str:
+    """The `make embed` line of some features; of identity None, of those that data set and backbone alone describe."""
+    words = {
+        "DATASET": (dataset, "digits"),
+        "BACKBONE": (backbone, "simclr"),
+        "DATA_ROOT": (str(data_root), "data"),
+    }
+    if identity:
+        default_views = BACKBONES.parse(backbone)[0].views  # type: ignore[attr-defined]
+        words["BACKBONE"] = (_spec_of(backbone, identity.get("parameters", {})), "simclr")
+        words["VIEWS"] = (",".join(specs_of(identity.get("views", []))), ",".join(default_views))
+        weights = identity.get("weights", "")
+        words["WEIGHTS"] = (weights if weights in ("", "random") else f"FOLDER/{weights}", "")
+        chosen = {"--view-seed": identity.get("view_seed", 0), "--precision": identity.get("precision", "float32")}
+        usual = {"--view-seed": 0, "--precision": "float32"}
+        more = [f"{option} {value}" for option, value in chosen.items() if value != usual[option]]
+        words["ARGS"] = (" ".join(more), "")
+    said = [f"{word}={shlex.quote(value)}" for word, (value, default) in words.items() if value != default]
+    return " ".join(["make embed", *said])
+
+
+def backbone_spec(name: str, parameters: Mapping[str, Any]) -> str:
+    """The spec of a backbone from what caches and runs record of it."""
+    argument = getattr(BACKBONES.get(name), "argument", None)
+    return _spec_of(f"{name}:{parameters[argument]}" if argument else name, parameters)
 
 
 def _spec_of(backbone: str, parameters: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,17 @@ from cache.files import PARTIAL, write_whole
 
 SILENCE_SECONDS = 10
 _BLOCK = 1 << 20
+_offline: ContextVar[bool] = ContextVar("offline", default=False)
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Within, nothing is downloaded: `fetch` raises DataUnavailableError for what is not on disk."""
+    token = _offline.set(True)
+    try:
+        yield
+    finally:
+        _offline.reset(token)
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,10 @@ def fetch(archive: Archive, folder: Path, data_set: str) -> Path:
     path = folder / archive.name
     if path.is_file() and _is_genuine(archive, path):
         return path
+    if _offline.get():
+        raise DataUnavailableError(
+            f"the data set {data_set!r} is not in {str(folder)!r}, and nothing is downloaded here: `make embed` does"
+        )
     found = f" (the file there does not have its published MD5 checksum {archive.md5})" if path.is_file() else ""
 
     def receive(temporary: Path) -> None:
