@@ -96,12 +96,14 @@ def _figures(group: Group, pool: QueriedPool, spent: Sequence[Spent], styles: Ma
         Picture(
             stem=f"{group.stem}/classes",
             alt=f"{group.title}: share of the labels that went to each class, as a multiple of its share of the pool.",
+            caption="Share of the labels so far that went to each class, as a multiple of its share of the pool.",
             figure=classes,
             small=small_png(classes),
         ),
         Picture(
             stem=f"{group.stem}/balance",
             alt=f"{group.title}: balance of the classes of the labeled images against labels spent.",
+            caption="Balance of the classes of the labeled images; bands are one standard error over seeds.",
             figure=draw_balance(group, spent, float(balance_of(pool.shares)), styles),
         ),
     ]
@@ -132,6 +134,7 @@ def _map(
     return Picture(
         stem=f"{group.stem}/map",
         alt=f"{group.title}: where the images that {', '.join(chosen)} queried lie in the pool.",
+        caption=f"Where the queried images lie in the pool, runs of seed {seed}.",
         figure=figure,
         small=small_png(figure),
     )

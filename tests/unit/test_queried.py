@@ -14,9 +14,11 @@ from PIL import Image
 from cache.errors import DataUnavailableError
 from cache.features import FeatureCache, FeatureWriter, Identity, Listing
 from cache.runs import RunStore
+from pipeline import queried_figures
 from pipeline.curves import line_styles
 from pipeline.queried import mapped, queried_panels
 from pipeline.queried_classes import balance_of, counts_over, data_spec
+from pipeline.queried_figures import small_png
 from pipeline.report import readable_runs
 from pipeline.results import group_runs
 from pipeline.task import prepare_task
@@ -34,6 +36,14 @@ CLASSES = ["blue", "grün", "red"]
 @pytest.fixture(autouse=True)
 def nothing_open():
     open_images.cache_clear()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_pixels():
+    """Rendering takes most of the time; one test does it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queried_figures, "small_png", lambda figure: b"")
+        yield small_png
 
 
 def put_features(root, spec):
@@ -209,6 +219,12 @@ def test_a_large_image_becomes_a_small_jpeg(rng):
     assert shown.shape == (43, 64, 3)
     expected = np.asarray(Image.fromarray(pixels).resize((64, 43), Image.Resampling.BOX), dtype=float)
     assert np.abs(shown - expected).mean() < 6
+
+
+def test_the_small_picture_is_the_figure_in_fewer_colours(shown, no_pixels):
+    figure = next(picture.figure for picture in shown[2].figures if picture.stem.endswith("classes"))
+    small = Image.open(io.BytesIO(no_pixels(figure)))
+    assert small.mode == "P" and small.size == tuple((figure.get_size_inches() * 144).astype(int))
 
 
 def test_without_features_one_sentence_names_the_command(tmp_path):
