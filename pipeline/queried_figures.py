@@ -22,7 +22,7 @@ COLUMNS, WIDTH = 2, 5.4
 MOST_ROWS = 12
 """Classes whose rows are named; of more, the rows are thin lines."""
 NAME_WIDTH, LABEL_WIDTH, TITLE_WIDTH = 14, 32, 46
-SMALL_DPI, SMALL_COLOURS = 144, 128
+SMALL_DPI, SMALL_COLOURS = 144, 256
 OCTAVES = 2
 """Shares are shown up to so many doublings above and below the pool's."""
 SHARES = "PuOr"

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, Int
 from stages.al.heads.closed_form import log_targets, softmax
 from stages.al.lookahead import LabelEffects
 from stages.al.pool import Pool
-from stages.al.readings import LEAST, fast_exp, read
+from stages.al.readings import LEAST, fast_exp, move_and_read
 from stages.al.uncertainty import closeness
 from stages.al.view import Follower, PoolView
 
@@ -130,7 +130,8 @@ class Signals:
         if self._two_best.shape[1] < 2:
             return np.zeros(len(self._features))
         first, second = self._two_best.T
-        between = np.linalg.norm(self._head.weights_[:, first] - self._head.weights_[:, second], axis=0)
+        weights = np.ascontiguousarray(self._head.weights_.T)
+        between = np.linalg.norm(weights[first] - weights[second], axis=1)
         logits = self._of_best(self._raw_logits)
         scale = between * np.linalg.norm(self._features, axis=1)
         return (logits[:, 1] - logits[:, 0]) / np.maximum(scale, np.finfo(float).tiny)
@@ -190,7 +191,9 @@ class Signals:
     @cached_property
     def _covering(self) -> Float32[np.ndarray, "five candidates"]:
         reference = self._reference
-        doubt = closeness(read(self._head.logits(reference.features)))
+        logits = np.ascontiguousarray(self._head.logits(reference.features).T)
+        still = np.empty((0, logits.shape[1]), np.float32), np.empty((0, len(logits)), np.float32)
+        doubt = closeness(move_and_read(logits, *still))
         weight = (doubt / max(float(doubt.max()), np.finfo(np.float32).tiny)).astype(np.float32)
         adaptive = max(reference.closest_pair**0.5, LEAST_WIDTH)
         found = np.empty((5, len(self._unit)), np.float32)
