@@ -1,11 +1,14 @@
 """The thesis (seed 002): tables 5.2 to 5.12 and figures 5.2 to 5.15, from features, heads and runs."""
 
+import sys
+
 from cache.errors import InputError
 from pipeline.grid import parse_seeds
 from pipeline.papers import thesis_full, thesis_runs, thesis_surrogate
 from pipeline.papers.base import Bench, Recipe
-from pipeline.papers.thesis_scale import BACKBONES, DATASETS, PLACES, scale_of
+from pipeline.papers.thesis_scale import BACKBONES, DATASETS, LATER, PLACES, scale_of
 from pipeline.results import seed_ranges
+from stages.al.protocol import count_of
 
 
 def _settings(bench: Bench) -> dict[str, str]:
@@ -21,6 +24,8 @@ def _settings(bench: Bench) -> dict[str, str]:
             "CIFAR-100"
         )
     scale = scale_of(bench)
+    if count_of("BUDGET", scale.budget, sys.maxsize) < LATER + 2:
+        raise InputError(f"BUDGET={scale.budget} ends before tables 5.11 and 5.12 begin: at least {LATER + 2} labels")
     places = [f"{backbone} in the place of {place}" for backbone, place in zip(bench.backbones, PLACES, strict=True)]
     second = bench.datasets[1] if len(bench.datasets) > 1 else "nothing: figures 5.13 to 5.15 are left out"
     return {
