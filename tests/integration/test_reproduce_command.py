@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,8 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
-    """Fewer dimensions and labels than the scale has."""
+    """Fewer dimensions, labels and pixels than the scale has."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(matplotlib.rcParams, "savefig.dpi", 40)
         small = replace(thesis_scale.SCALES["small"], pca=6, wide_pca=9, batch=3)
         patch.setitem(thesis_scale.SCALES, "small", small)
         for module in ("thesis", "thesis_runs"):
