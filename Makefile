@@ -36,6 +36,8 @@ TURNS      ?= 0
 OWN        ?= 20
 WORKERS    ?= 0
 ENGINE     ?= processes
+SCALE      ?= small
+ONLY       ?=
 ACTION     ?= ls
 ARGS       ?=
 
@@ -44,7 +46,7 @@ FEATURES = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool
 TASK  = $(FEATURES) --pca $(PCA) --engine '$(ENGINE)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain embed al surrogate report heads queries strategies cache runs test bench-embed bench-al bench-strategies lint clean
+.PHONY: help install demo pretrain embed al surrogate report heads queries strategies reproduce cache runs test bench-embed bench-al bench-strategies lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
@@ -98,6 +100,9 @@ help:  ## explain every target and variable
 	@echo '  queries    STRATEGY [typiclust,supclust]    BATCH [10]    BUDGET [100]    PCA, INITIAL and CANDIDATES as for al'
 	@echo '             INITIAL_SET as for al, or own: each strategy chooses the first labels too [own]'
 	@echo '             ARGS="--layout pca" for principal components instead of t-SNE'
+	@echo '  reproduce  RECIPE thesis    SCALE small: offline, in minutes, on any images; paper: its own settings [small]'
+	@echo '             ONLY exhibits, such as 5.6,5.7 [all]    DATASET, BACKBONE in the places of the paper'"'"'s, comma-separated [the scale'"'"'s]'
+	@echo '             SEEDS, BUDGET [the scale'"'"'s]    WORKERS, ENGINE, DEVICE as above'
 	@echo '  strategies STRATEGY the one to show in full [all, briefly]'
 	@echo '  cache      ACTION ls, verify or rm [ls]    KEY beginning of a cache key [all]'
 	@echo '  runs       ACTION ls or show [ls]    KEY part of a run'"'"'s id, which show needs [all]'
@@ -141,6 +146,9 @@ queries: install  ## what strategies query on a map of the pool, typicality agai
 
 strategies: install  ## list the query strategies, or show one in full (STRATEGY=)
 	$(RUN) strategies $(if $(filter-out file default,$(origin STRATEGY)),'$(STRATEGY)') $(ARGS)
+
+reproduce: install  ## a paper's tables and figures again (RECIPE=thesis), its published numbers beside ours
+	$(RUN) reproduce --recipe '$(RECIPE)' --scale $(SCALE) --only '$(ONLY)' $(if $(filter-out file default,$(origin DATASET)),--dataset '$(DATASET)') $(if $(filter-out file default,$(origin BACKBONE)),--backbone '$(BACKBONE)') $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(if $(filter-out file default,$(origin BUDGET)),--budget '$(BUDGET)') --workers $(WORKERS) --engine '$(ENGINE)' --device $(DEVICE) --data-root '$(DATA_ROOT)' $(ARGS)
 
 cache: install  ## list the feature caches, or verify or rm one
 	$(RUN) cache $(ACTION) --key '$(KEY)' --data-root '$(DATA_ROOT)' $(ARGS)

@@ -21,6 +21,7 @@ from pipeline.config import (
     DemoConfig,
     HeadsConfig,
     QueriesConfig,
+    ReproduceConfig,
     RunsConfig,
     StrategiesConfig,
     SurrogateConfig,
@@ -36,6 +37,7 @@ Command = (
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[HeadsConfig, tyro.conf.subcommand("heads")]
     | Annotated[QueriesConfig, tyro.conf.subcommand("queries")]
+    | Annotated[ReproduceConfig, tyro.conf.subcommand("reproduce")]
     | Annotated[CacheConfig, tyro.conf.subcommand("cache")]
     | Annotated[RunsConfig, tyro.conf.subcommand("runs")]
     | Annotated[StrategiesConfig, tyro.conf.subcommand("strategies")]
@@ -138,6 +140,8 @@ def _run(config: Command) -> int:
             return commands.heads(config)
         case QueriesConfig():
             return commands.queries(config)
+        case ReproduceConfig():
+            return commands.reproduce(config)
         case CacheConfig():
             return commands.cache(config)
         case RunsConfig():

@@ -24,6 +24,7 @@ from pipeline.config import (
     FeaturesConfig,
     HeadsConfig,
     QueriesConfig,
+    ReproduceConfig,
     RunsConfig,
     StrategiesConfig,
     SurrogateConfig,
@@ -43,7 +44,7 @@ from stages.embed.config import EmbedConfig, PretrainConfig
 from stages.surrogate.config import TrainConfig
 
 REASONS_SHOWN = 10
-T = TypeVar("T", bound=TaskConfig)
+T = TypeVar("T", TaskConfig, AlConfig, SurrogateConfig, ReproduceConfig)
 
 
 def embed(config: EmbedConfig) -> int:
@@ -293,6 +294,15 @@ def queries(config: QueriesConfig) -> int:
     for path in write_figures(found, out):
         print(path)
     print(f"{len(found.queried)} strategies in {time.perf_counter() - started:.0f} s")
+    return 0
+
+
+def reproduce(config: ReproduceConfig) -> int:
+    """A paper's tables and figures, one after the other, on one page."""
+    from pipeline.papers import reproduce as make_exhibits
+
+    for path in make_exhibits(_rooted(config)):
+        print(path)
     return 0
 
 

@@ -119,6 +119,37 @@ class QueriesConfig(FeaturesConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReproduceConfig:
+    """Make a paper's tables and figures again, its published numbers beside ours: pretrain, embed, run and draw."""
+
+    recipe: str = ""
+    """whose: thesis"""
+    scale: Literal["small", "paper"] = "small"
+    """paper: its own settings; small: the same exhibits on any images in minutes, offline, with backbones pretrained
+    on them"""
+    dataset: tuple[str, ...] = ()
+    """data sets in the places of the paper's, comma-separated, as for embed [small: digits; paper: its own]"""
+    backbone: tuple[str, ...] = ()
+    """backbones in the places of the paper's, comma-separated [small: pretrained here; paper: its own]"""
+    only: tuple[str, ...] = ()
+    """exhibits to make, such as 5.6,5.7 [all]"""
+    seeds: str = ""
+    """repetitions, or a range such as 5-9 [the scale's]"""
+    budget: str = ""
+    """images labeled in all, or a percentage of the pool [the scale's]"""
+    workers: int = 0
+    """processes, 0 for one per core"""
+    engine: str = "processes"
+    """processes, dask, or dask:tcp://HOST:8786, as for al"""
+    device: str = "auto"
+    """of embedding: auto, cpu, cuda:1, as for embed"""
+    out: Path | None = None
+    """folder for the page; by default reports/reproduce-RECIPE-SCALE in DATA_ROOT"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheConfig:
     """List the feature caches, read one again and compare it with its record, or remove it."""
 

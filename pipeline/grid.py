@@ -294,6 +294,11 @@ def _versions() -> dict[str, str]:
     return {"python": sys.version.split()[0]} | {name: version(name) for name in ("numpy", "scikit-learn", "xgboost")}
 
 
+def code_versions() -> dict[str, str]:
+    """For a page: the versions that computed it, and the commit where it ran from a checkout."""
+    return {"commit": _commit() or "not from a checkout", **_versions()}
+
+
 def _commit() -> str | None:
     """The commit of the code, where it runs from a checkout."""
     root = Path(__file__).resolve().parent.parent
