@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
+from scipy.stats import t
 
+from cache.errors import InputError
 from pipeline.papers.base import Bench, Beside, Row, Value
 from pipeline.results import Group, Run, result_of
 from pipeline.tables import Table
@@ -17,8 +19,8 @@ from stages.al.protocol import ProtocolConfig
 
 ALL = 1_000_000
 """Candidates a round: every unlabeled image."""
-OPEN_WITHIN = 2.0
-"""Standard errors within which a difference contradicts nothing."""
+LEVEL = 0.05
+"""Of the two-sided paired t test that calls a difference more than noise."""
 RANDOM = "Random"
 
 
@@ -43,12 +45,13 @@ class Claim:
     def said(self) -> str:
         return f"{_listed(self.ahead)} − {_listed(self.behind)} {'>' if self.above else '<'} 0"
 
-    def verdict(self, value: Value) -> str:
-        """`yes`, `no`, or `open` where noise could be all of it."""
-        difference = value.mean if self.above else -value.mean
-        if value.spread is None or abs(difference) <= OPEN_WITHIN * value.spread:
+    def verdict(self, differences: Sequence[float]) -> str:
+        """`yes`, `no`, or `open` where noise could be all of it: of one difference per seed."""
+        value = Value.error(differences)
+        ahead = value.mean if self.above else -value.mean
+        if value.spread is None or abs(ahead) <= value.spread * t.ppf(1 - LEVEL / 2, len(differences) - 1):
             return "open"
-        return "yes" if difference > 0 else "no"
+        return "yes" if ahead > 0 else "no"
 
 
 def named_group(
@@ -80,7 +83,7 @@ def _runs(
     bench: Bench, task: Task, head: str, specs: Mapping[str, str], seeds: Sequence[int], protocol: ProtocolConfig
 ) -> dict[str, dict[int, Run]]:
     """The runs by name and seed."""
-    runs = bench.runs(task, head, list(specs.values()), seeds, protocol)
+    runs = bench.group(task, head, list(specs.values()), seeds, protocol).runs
     cells = [(name, seed) for seed in seeds for name in specs]
     found: dict[str, dict[int, Run]] = {name: {} for name in specs}
     for (name, seed), run in zip(cells, runs, strict=True):
@@ -94,63 +97,56 @@ def accuracy_of(group: Group, names: Sequence[str]) -> Float[np.ndarray, "seeds 
     return np.mean([by_name[name] for name in names], axis=0)
 
 
-def shares(group: Group, n_pool: int) -> Float[np.ndarray, "rounds"]:
+def shares(group: Group) -> Float[np.ndarray, rounds]:
     """Of the pool that is labeled after each round."""
-    return group.results[0].budget / n_pool
+    return np.asarray(group.results[0].budget / group.settings["n_pool"])
 
 
-def difference(groups: Sequence[tuple[Group, int]], claim: Claim) -> Value | None:
-    """By how much the claim's strategies differ: mean over its rounds of all groups, ± standard error over seeds.
+def differences(groups: Sequence[Group], claim: Claim, start: int = 0) -> list[float]:
+    """By how much the claim's strategies differ on each seed, mean over its rounds of all groups; none without one.
 
-    Rounds before the first query count where strategies begin differently. None where no round is what it is about.
-    groups : with the number of images in the pool of each
+    start : 1 leaves out the initial sets, where they are the same for all strategies
     """
-    columns = []
-    for group, n_pool in groups:
-        apart = accuracy_of(group, claim.ahead) - accuracy_of(group, claim.behind)
-        counted = about(claim, shares(group, n_pool)) & ~np.all(apart == 0, axis=0)
-        columns.append(apart[:, counted])
-    values = np.concatenate(columns, axis=1)
-    return Value.error(values.mean(axis=1).tolist()) if values.shape[1] else None
+    parts = [
+        (accuracy_of(group, claim.ahead) - accuracy_of(group, claim.behind))[:, start:][
+            :, about(claim, shares(group)[start:])
+        ]
+        for group in groups
+    ]
+    values = np.concatenate(parts, axis=1)
+    return [float(value) for value in values.mean(axis=1)] if values.shape[1] else []
 
 
-def about(claim: Claim, share: Float[np.ndarray, "rounds"]) -> Bool[np.ndarray, "rounds"]:
+def about(claim: Claim, share: Float[np.ndarray, rounds]) -> Bool[np.ndarray, rounds]:
     """Rounds within the claim's budgets. 1e-9 : a percentage of a pool is rounded to whole images"""
     return np.asarray((share >= claim.low - 1e-9) & (share < claim.high - 1e-9))
 
 
 def claims_table(
-    stem: str, claims: Sequence[Claim], panels: Mapping[str, Mapping[Claim, Value | None]], what: str
+    stem: str, claims: Sequence[Claim], panels: Mapping[str, Mapping[Claim, Sequence[float]]], what: str
 ) -> Table:
     """A row per claim, a column per panel that it is about.
 
-    panels : by their names, our differences; what : that differs
+    panels : by their names, our differences by seed; what : that differs
     """
     said, numbers = [], []
     for claim in claims:
-        cells = {name: values.get(claim) for name, values in panels.items()}
-        said.append([claim.said, *(_cell(claim, value) for value in cells.values())])
+        cells = {name: values.get(claim, ()) for name, values in panels.items()}
+        said.append([claim.said, *(_cell(claim, values) for values in cells.values())])
         numbers += [
-            {
-                "claim": claim.quote,
-                "said": claim.said,
-                "panel": name,
-                "ours": value.mean,
-                "ours_spread": value.spread,
-                "verdict": claim.verdict(value),
-            }
-            for name, value in cells.items()
-            if value
+            {"claim": claim.quote, "said": claim.said, "panel": name}
+            | {"ours": (ours := Value.error(values)).mean, "ours_spread": ours.spread}
+            | {"verdict": claim.verdict(values)}
+            for name, values in cells.items()
+            if values
         ]
     index = pd.Index([f"“{claim.quote}”" for claim in claims], name="The paper says")
     return Table(
         stem=stem,
         caption=f"What the text says of the figure, beside ours: differences of {what}, mean ± standard error over "
-        f"seeds, and whether they say the same; open within {OPEN_WITHIN:g} standard errors.",
+        f"seeds, and whether they say the same; open where p > {LEVEL:g}, two-sided paired t test.",
         said=pd.DataFrame(said, index=index, columns=["That is", *panels]),
-        numbers=pd.DataFrame(
-            numbers, columns=["claim", "said", "panel", "ours", "ours_spread", "verdict"]
-        ),
+        numbers=pd.DataFrame(numbers, columns=["claim", "said", "panel", "ours", "ours_spread", "verdict"]),
     )
 
 
@@ -163,12 +159,34 @@ def values_table(
         caption=caption,
         corner=corner,
         rows=list(dict.fromkeys(row for row, _ in cells)),
-        columns=list(dict.fromkeys(column for _, column in cells)),
+        columns={column: column for _, column in cells},
         ours=cells,
         published={},
         digits=digits,
         best="highest",
     )
+
+
+def check_places(bench: Bench, places: Sequence[str]) -> None:
+    """Raises InputError for data sets, backbones and budgets that do not go with a paper of these data sets."""
+    names, backbones = bench.datasets, bench.backbones
+    if len(names) > len(places) or len(set(names)) < len(names):
+        raise InputError(
+            f"DATASET={','.join(names)}: give at most {len(places)} data sets, each once, in the places of "
+            f"{', '.join(places)}"
+        )
+    if len(backbones) not in (1, len(names)):
+        raise InputError(
+            f"there are {len(names)} data sets and {len(backbones)} backbones: give BACKBONE= one for all, or one for "
+            "each data set"
+        )
+    if bench.config.budget:
+        raise InputError("this paper's budgets are multiples of its labels a round: leave BUDGET= out")
+
+
+def backbone_of(bench: Bench, dataset: str) -> str:
+    """The one for all data sets, or its own."""
+    return bench.backbones[bench.datasets.index(dataset) if len(bench.backbones) > 1 else 0]
 
 
 def short_name(dataset: str) -> str:
@@ -180,5 +198,9 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"mean of {', '.join(names)}"
 
 
-def _cell(claim: Claim, value: Value | None) -> str:
-    return "–" if value is None else f"{value.said('+.3f')}: {claim.verdict(value)}"
+def _cell(claim: Claim, values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    value = Value.error(values)
+    spread = "" if value.spread is None else f" ± {value.spread:.3f}"
+    return f"{Value(mean=value.mean).said('+.3f')}{spread}: {claim.verdict(values)}"

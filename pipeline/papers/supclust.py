@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 from cache.errors import InputError
 from pipeline.papers.base import Bench, Exhibit, Recipe, Value
-from pipeline.papers.claims import ALL, RANDOM, Claim, claims_table, difference, named_group, short_name, values_table
+from pipeline.papers.claims import (
+    ALL,
+    RANDOM,
+    Claim,
+    backbone_of,
+    check_places,
+    claims_table,
+    differences,
+    named_group,
+    short_name,
+    values_table,
+)
 from pipeline.papers.figures import draw_group
 from pipeline.results import Group
 from pipeline.task import Task
@@ -110,10 +121,6 @@ def panels(bench: Bench) -> list[Panel]:
     ]
 
 
-def backbone_of(bench: Bench, dataset: str) -> str:
-    return bench.backbones[bench.datasets.index(dataset) if len(bench.backbones) > 1 else 0]
-
-
 def task_of(bench: Bench, panel: Panel) -> Task:
     """All dimensions, as the embeddings come. Raises InputError where a long tail would leave a class no image."""
     pool = LONG_TAIL if panel.long_tailed else "whole"
@@ -140,7 +147,7 @@ def figure_5(bench: Bench) -> Exhibit:
     panel = panels(bench)[-1] if len(bench.datasets) > 1 else panels(bench)[0]
     group = group_of(bench, panel, "tiny", ABLATION)
     step = int(group.results[0].budget[0])
-    ours = {claim: difference([(group, 1)], claim) for claim in FIGURE_5}
+    ours = {claim: differences([group], claim) for claim in FIGURE_5}
     aubcs = {(("", name), panel.name): _aubc(group, name) for name in ABLATION}
     return Exhibit(
         number="Figure 5",
@@ -169,7 +176,7 @@ def figure_6(bench: Bench) -> Exhibit:
         groups |= {(panel, regime): group_of(bench, panel, regime, STRATEGIES) for regime in REGIMES}
     titles = {key: f"{key[0].name}, {key[1]}" for key in groups}
     aubcs = {(("", name), titles[key]): _aubc(group, name) for name in STRATEGIES for key, group in groups.items()}
-    ours = {titles[key]: {c: difference([(group, 1)], c) for c in _claims(key[0])} for key, group in groups.items()}
+    ours = {titles[key]: {c: differences([group], c) for c in _claims(key[0])} for key, group in groups.items()}
     return Exhibit(
         number="Figure 6",
         title="Results in the tiny and the small budget regime, SSL setting",
@@ -201,19 +208,7 @@ def _stem(panel: Panel, regime: str) -> str:
 
 
 def _settings(bench: Bench) -> dict[str, str]:
-    """Raises InputError for numbers of data sets and backbones that do not go together."""
-    if len(bench.backbones) not in (1, len(bench.datasets)):
-        raise InputError(
-            f"there are {len(bench.datasets)} data sets and {len(bench.backbones)} backbones: give BACKBONE= one for "
-            "all, or one for each data set"
-        )
-    if len(bench.datasets) > len(DATASETS["paper"]) or len(set(bench.datasets)) < len(bench.datasets):
-        raise InputError(
-            f"DATASET={','.join(bench.datasets)}: give at most three data sets, each once, in the places of CIFAR-10, "
-            "CIFAR-100 and ISIC-2019"
-        )
-    if bench.config.budget:
-        raise InputError("the budgets of SUPClust are 1 and 5 times the classes a round: leave BUDGET= out")
+    check_places(bench, ("CIFAR-10", "CIFAR-100", "ISIC-2019"))
     return {
         "Data": "; ".join(f"{panel.name} in the place of {panel.place}" for panel in panels(bench))
         if bench.datasets != DATASETS["paper"]
