@@ -37,7 +37,7 @@ def reproduce(config: ReproduceConfig) -> list[Path]:
         made.append(recipe.exhibits[name](bench))
         seconds.append(time.perf_counter() - started)
         print(f"{name} in {seconds[-1]:.0f} s: {made[-1].title}", flush=True)
-    print(f"{bench.new_runs} new runs, {bench.n_runs - bench.new_runs} reused, in {sum(seconds):.0f} s")
+    print(f"{bench.new_runs} new runs, {bench.reused_runs} reused, in {sum(seconds):.0f} s")
     return write_page(config, recipe, settings, made, seconds, out)
 
 

@@ -63,9 +63,10 @@ class Beside:
     """A table in the paper's layout, each of our numbers beside the published one.
 
     stem : of its files' names; corner : what the paper has above its first column
-    rows : in the paper's order; columns : ours, by the paper's names, which differ where ours is in another's place
+    rows, columns : in the paper's order; names : of columns and parts that we call otherwise, having another in place
     ours : by row and the paper's column; where there is none the cell shows the published number alone
     published : as the paper prints them
+    digits : format of our numbers; row_digits : of rows, by their names, that need another
     best : which of ours is marked, along a column of a part or along a row
     """
 
@@ -73,10 +74,12 @@ class Beside:
     caption: str
     corner: str = ""
     rows: Sequence[Row]
-    columns: Mapping[str, str]
+    columns: Sequence[str]
     ours: Mapping[tuple[Row, str], Value]
     published: Mapping[tuple[Row, str], str]
+    names: Mapping[str, str] = field(default_factory=dict)
     digits: str = ".4f"
+    row_digits: Mapping[str, str] = field(default_factory=dict)
     best: Literal["", "highest", "lowest"] = ""
     along: Literal["column", "row"] = "column"
 
@@ -84,10 +87,14 @@ class Beside:
     def parts(self) -> list[str]:
         return list(dict.fromkeys(part for part, _ in self.rows))
 
+    def name(self, text: str) -> str:
+        """Of a column or part."""
+        return self.names.get(text, text)
+
     def said(self, row: Row, column: str) -> str:
         """Our number, or a dash."""
         value = self.ours.get((row, column))
-        return "–" if value is None else value.said(self.digits)
+        return "–" if value is None else value.said(self.row_digits.get(row[1], self.digits))
 
     def is_best(self, row: Row, column: str) -> bool:
         """Whether ours is the best of its line."""
@@ -105,13 +112,13 @@ class Beside:
         names, lines = [], []
         for part in self.parts:
             if part:
-                names.append(part)
+                names.append(self.name(part))
                 lines.append([""] * len(self.columns))
             for row in (row for row in self.rows if row[0] == part):
                 names.append(row[1])
                 lines.append([self._cell(row, column) for column in self.columns])
         index = pd.Index(names, name=self.corner)
-        said = pd.DataFrame(lines, index=index, columns=list(self.columns.values()))
+        said = pd.DataFrame(lines, index=index, columns=list(map(self.name, self.columns)))
         caption = f"{self.caption} Ours (published)." if self.published else self.caption
         return Table(stem=self.stem, caption=caption, said=said, numbers=self._numbers())
 
@@ -122,10 +129,14 @@ class Beside:
     def _numbers(self) -> pd.DataFrame:
         rows = []
         for row in self.rows:
-            for column, ours in self.columns.items():
+            for column in self.columns:
                 value, text = self.ours.get((row, column)), self.published.get((row, column))
                 paper = Value.parse(text) if text else None
-                line: dict[str, str | float | None] = {"part": row[0], "row": row[1], "column": ours}
+                line: dict[str, str | float | None] = {
+                    "part": self.name(row[0]),
+                    "row": row[1],
+                    "column": self.name(column),
+                }
                 for name, number in (("ours", value), ("published", paper)):
                     line |= {name: number.mean, f"{name}_spread": number.spread} if number else {}
                 rows.append(line)
@@ -182,7 +193,7 @@ class Bench:
         self.config = config
         self.datasets = config.dataset or recipe.datasets[config.scale]
         self.backbones = config.backbone or recipe.backbones[config.scale]
-        self.new_runs = self.n_runs = 0
+        self.new_runs = self.reused_runs = 0
         self.embedding_seconds: dict[str, float] = {}
         self._memo: dict[Hashable, object] = {}
         self._tasks: dict[tuple[str, str, int, str], Task] = {}
@@ -225,38 +236,29 @@ class Bench:
 
     def task(self, dataset: str, backbone: str, pca: int, pool: str = "whole") -> Task:
         """Features made ready for runs. pca : dimensions kept, all where there are no more, or 0 for all"""
-        key = dataset, backbone, pca, pool
+        key = (dataset, backbone, pca, pool)
         if key not in self._tasks:
             cache = self.features(dataset, backbone)
             kept = 0 if pca >= cache.block(0).shape[-1] else pca
             self._tasks[key] = prepare_task(cache, kept, None, self.config.data_root, parse_variant(pool))
         return self._tasks[key]
 
-    def runs(
-        self,
-        task: Task,
-        head: str,
-        strategies: Sequence[str],
-        seeds: Sequence[int],
-        protocol: ProtocolConfig,
+    def group(
+        self, task: Task, head: str, strategies: Sequence[str], seeds: Sequence[int], protocol: ProtocolConfig
+    ) -> Group:
+        """The runs of one head and protocol, from the store or done now, compared. task : made by `task`"""
+        key = id(task), head, tuple(strategies), tuple(seeds), protocol
+        return self.once(key, lambda: group_runs(self._runs(task, head, strategies, seeds, protocol))[0])
+
+    def _runs(
+        self, task: Task, head: str, strategies: Sequence[str], seeds: Sequence[int], protocol: ProtocolConfig
     ) -> list[Run]:
-        """The runs of one head and protocol, from the store or done now."""
         planned = plan(task, [head], strategies, seeds, self.protocol(task, protocol), self.config.data_root)
         store = RunStore(self.config.data_root / "runs")
         stored, new = run_grid(task, planned, store, self.config.workers, self.config.engine)
-        self.new_runs, self.n_runs = self.new_runs + new, self.n_runs + len(stored)
+        self.new_runs += new
+        self.reused_runs += len(stored) - new
         return [read_run(run) for run in stored]
-
-    def group(
-        self,
-        task: Task,
-        head: str,
-        strategies: Sequence[str],
-        seeds: Sequence[int],
-        protocol: ProtocolConfig,
-    ) -> Group:
-        """The same, compared."""
-        return group_runs(self.runs(task, head, strategies, seeds, protocol))[0]
 
     def protocol(self, task: Task, protocol: ProtocolConfig) -> Protocol:
         """Of this task's pool, with something to query. Raises InputError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from pipeline.papers.base import Beside, Row, Value
 
@@ -18,36 +19,25 @@ class Published:
     rows: Sequence[Row]
     cells: Mapping[tuple[Row, str], str]
 
-    def beside(
-        self,
-        stem: str,
-        caption: str,
-        measure: Callable[[Row, str], Value | None],
-        columns: Mapping[str, str] | None = None,
-        digits: str = ".4f",
-        best: str = "",
-        along: str = "column",
-    ) -> Beside:
-        """The same table with ours in every cell. columns : what ours are called, where that differs"""
+    def beside(self, stem: str, caption: str, measure: Callable[[Row, str], Value | None], **settings: Any) -> Beside:
+        """The same table with ours in every cell. settings : more of `Beside`: names, digits, best, along"""
         ours = {(row, column): measure(row, column) for row in self.rows for column in self.columns}
         return Beside(
             stem=stem,
             caption=caption,
             corner=self.corner,
             rows=self.rows,
-            columns={column: (columns or {}).get(column, column) for column in self.columns},
+            columns=self.columns,
             ours={where: value for where, value in ours.items() if value},
             published=self.cells,
-            digits=digits,
-            best=best,  # type: ignore[arg-type]
-            along=along,  # type: ignore[arg-type]
+            **settings,
         )
 
 
 def read_tables(name: str) -> dict[str, Published]:
     """Tables by their numbers, `Table 5.6`, from a file of this package.
 
-    Paragraphs: the number, the header, then a row a line with ` | ` between its cells; a line of one cell begins a part.
+    Paragraphs: the number, the header, then a line per row, ` | ` between its cells; a single cell begins a part.
     """
     _, *paragraphs = resources.files("pipeline.papers").joinpath(name).read_text("utf-8").strip().split("\n\n")
     return {(lines := paragraph.split("\n"))[0]: _table(lines[1:]) for paragraph in paragraphs}
@@ -55,7 +45,9 @@ def read_tables(name: str) -> dict[str, Published]:
 
 def _table(lines: Sequence[str]) -> Published:
     (corner, *columns), *body = [[cell.strip() for cell in line.split("|")] for line in lines]
-    part, rows, cells = "", [], {}
+    part = ""
+    rows: list[Row] = []
+    cells: dict[tuple[Row, str], str] = {}
     for name, *values in body:
         if not values:
             part = name

@@ -1,19 +1,77 @@
-"""The thesis (seed 002): tables 5.2 to 5.12 and figures 5.2 to 5.15."""
+"""The thesis (seed 002): tables 5.2 to 5.12 and figures 5.2 to 5.15, from features, heads and runs."""
 
+from cache.errors import InputError
+from pipeline.grid import parse_seeds
+from pipeline.papers import thesis_full, thesis_runs, thesis_surrogate
 from pipeline.papers.base import Bench, Recipe
+from pipeline.papers.thesis_scale import BACKBONES, DATASETS, PLACES, scale_of
+from pipeline.results import seed_ranges
 
 
 def _settings(bench: Bench) -> dict[str, str]:
-    return {"data sets": ", ".join(bench.datasets), "backbones": ", ".join(bench.backbones)}
+    """What the page says of the data and the protocol. Raises InputError where backbones or data sets are too many."""
+    if len(bench.backbones) != len(PLACES):
+        raise InputError(
+            f"the thesis compares {len(PLACES)} backbones, BACKBONE= names {len(bench.backbones)}: give one in the "
+            f"place of each of {', '.join(PLACES)}"
+        )
+    if len(bench.datasets) > 2:
+        raise InputError(
+            f"DATASET= names {len(bench.datasets)} data sets: the thesis has CIFAR-10 and, for figures 5.13 to 5.15, "
+            "CIFAR-100"
+        )
+    scale = scale_of(bench)
+    places = [f"{backbone} in the place of {place}" for backbone, place in zip(bench.backbones, PLACES, strict=True)]
+    second = bench.datasets[1] if len(bench.datasets) > 1 else "nothing: figures 5.13 to 5.15 are left out"
+    return {
+        "Data": f"{bench.datasets[0]} in the place of CIFAR-10, {second} in that of CIFAR-100",
+        "Backbones": ", ".join(places) if bench.backbones != BACKBONES["paper"] else ", ".join(bench.backbones),
+        "Protocol": f"10 random labels, then one a round to {scale.budget}, from 10,000 random candidates a round; "
+        f"PCA to {scale.pca} dimensions before closed forms, none before gradients",
+        "Repetitions": f"seeds {seed_ranges(parse_seeds(scale.seeds))}; ± is the standard deviation, as in the thesis",
+        "Surrogate": f"learned from 5 repetitions, run on seeds {scale.surrogate_seeds}, to {scale.surrogate_budget} "
+        "labels",
+        "Pool": "the training images less those for validation (1,000, or a fifth of fewer than 5,000), of which the "
+        "thesis does not state how many it has",
+    }
 
 
 RECIPE = Recipe(
     paper="Active Learning for Semi-Supervised image classification, master's thesis, Hildesheim 2023",
-    datasets={"small": ("digits",), "paper": ("cifar10", "cifar100")},
-    backbones={
-        "small": ("simclr:steps=400", "simsiam:steps=400", "rotation:steps=400"),
-        "paper": ("resnet18", "resnet50", "dinov2"),
-    },
+    datasets=DATASETS,
+    backbones=BACKBONES,
     settings=_settings,
-    exhibits={},
+    exhibits={
+        "Table 5.2": thesis_full.table_5_2,
+        "Table 5.3": thesis_full.table_5_3,
+        "Table 5.4": thesis_full.table_5_4,
+        "Figure 5.2": thesis_full.figure_5_2,
+        "Figure 5.3": thesis_full.figure_5_3,
+        "Table 5.5": thesis_full.table_5_5,
+        "Figure 5.4": thesis_full.figure_5_4,
+        "Figure 5.5": thesis_runs.figure_5_5,
+        "Table 5.6": thesis_runs.table_5_6,
+        "Table 5.7": thesis_runs.table_5_7,
+        "Table 5.8": thesis_surrogate.table_5_8,
+        "Figure 5.6": thesis_surrogate.figure_5_6,
+        "Table 5.9": thesis_runs.table_5_9,
+        "Figure 5.7": thesis_runs.figure_5_7,
+        "Figure 5.8": thesis_runs.figure_5_8,
+        "Figure 5.9": thesis_surrogate.figure_5_9,
+        "Table 5.10": thesis_surrogate.table_5_10,
+        "Figure 5.10": thesis_runs.figure_5_10,
+        "Table 5.11": thesis_runs.table_5_11,
+        "Figure 5.11": thesis_runs.figure_5_11,
+        "Table 5.12": thesis_runs.table_5_12,
+        "Figure 5.12": thesis_runs.figure_5_12,
+        "Figure 5.13": thesis_runs.figure_5_13,
+        "Figure 5.14": thesis_full.figure_5_14,
+        "Figure 5.15": thesis_runs.figure_5_15,
+    },
+    left_out={
+        "Table 5.1": "it chooses the optimiser and its rate on the whole labeled data; its choice, AdamW at 1e-3, is "
+        "used here",
+        "Figure 5.1": "a picture of the features, without numbers",
+        "The whole network trained in every round": "4.2 gives it a week a repetition and reports no number of it",
+    },
 )
