@@ -159,7 +159,7 @@ def values_table(
         caption=caption,
         corner=corner,
         rows=list(dict.fromkeys(row for row, _ in cells)),
-        columns={column: column for _, column in cells},
+        columns=list(dict.fromkeys(column for _, column in cells)),
         ours=cells,
         published={},
         digits=digits,
