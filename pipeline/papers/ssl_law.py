@@ -70,9 +70,9 @@ def figure_6(bench: Bench) -> Exhibit:
         figures={"figure-6": draw_law(laws)} if found else {},
         quotes=[LAW],
         remarks=[
-            "The text has no number of the figure but the correlation. 50 labels per class is the 1% from which section 5 "
-            "has active learning ahead on CIFAR10; it names none below 10% (50 per class) for CIFAR100, and none up to half "
-            "of Tiny ImageNet.",
+            "The text has no number of the figure but the correlation. 50 labels per class is the 1% from which section "
+            "5 has active learning ahead on CIFAR10; it names none below 10% (50 per class) for CIFAR100, and none up to "
+            "half of Tiny ImageNet.",
             "The paper does not say how it finds a threshold: ours is that of the report's law, see "
             "`beats_random_from`. It needs two seeds or more.",
         ],
