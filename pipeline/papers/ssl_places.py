@@ -19,7 +19,7 @@ CYCLES = 5
 HALF = "10"
 MOST = 10_000
 """Images of the pool at the small scale: the least of which 0.1% is an image for each of ten classes."""
-SEEDS = {"small": "3", "paper": "5"}
+SEEDS = {"small": "5", "paper": "5"}
 """The paper does not say how often it repeats."""
 SPREAD = "± is the standard error over seeds."
 

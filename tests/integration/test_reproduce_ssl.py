@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from html import escape
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +66,11 @@ def runs(root: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize("recipe", TEXTS)
 def test_every_exhibit_is_on_the_page_with_its_files(root: Path, recipe: str) -> None:
-    text = (page(root, recipe) / "index.html").read_text()
+    text = unescape((page(root, recipe) / "index.html").read_text())
     assert all(f"<h2>{name}:" in text for name in RECIPES[recipe].exhibits)
     links = re.findall(r'href="([^"#]+)"', text)
     assert links and {*links, "index.html", "index.md"} == set(tree(page(root, recipe)))
-    assert all(escape(name) in text for name in RECIPES[recipe].left_out)
+    assert all(name in text for name in RECIPES[recipe].left_out)
 
 
 def test_accuracies_of_supclust_are_those_of_the_runs(root: Path) -> None:
