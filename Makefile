@@ -100,7 +100,7 @@ help:  ## explain every target and variable
 	@echo '  queries    STRATEGY [typiclust,supclust]    BATCH [10]    BUDGET [100]    PCA, INITIAL and CANDIDATES as for al'
 	@echo '             INITIAL_SET as for al, or own: each strategy chooses the first labels too [own]'
 	@echo '             ARGS="--layout pca" for principal components instead of t-SNE'
-	@echo '  reproduce  RECIPE thesis    SCALE small: offline, in minutes, on any images; paper: its own settings [small]'
+	@echo '  reproduce  RECIPE thesis, supclust or ssl_meets_al    SCALE small: offline, in minutes, on any images; paper: its own settings [small]'
 	@echo '             ONLY exhibits, such as 5.6,5.7 [all]    DATASET, BACKBONE in the places of the paper'"'"'s, comma-separated [the scale'"'"'s]'
 	@echo '             SEEDS, BUDGET [the scale'"'"'s]    WORKERS, ENGINE, DEVICE as above'
 	@echo '  strategies STRATEGY the one to show in full [all, briefly]'
@@ -147,7 +147,7 @@ queries: install  ## what strategies query on a map of the pool, typicality agai
 strategies: install  ## list the query strategies, or show one in full (STRATEGY=)
 	$(RUN) strategies $(if $(filter-out file default,$(origin STRATEGY)),'$(STRATEGY)') $(ARGS)
 
-reproduce: install  ## a paper's tables and figures again (RECIPE=thesis), its published numbers beside ours
+reproduce: install  ## a paper's tables and figures again (RECIPE=thesis, supclust, ssl_meets_al), its published numbers beside ours
 	$(RUN) reproduce --recipe '$(RECIPE)' --scale $(SCALE) --only '$(ONLY)' $(if $(filter-out file default,$(origin DATASET)),--dataset '$(DATASET)') $(if $(filter-out file default,$(origin BACKBONE)),--backbone '$(BACKBONE)') $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(if $(filter-out file default,$(origin BUDGET)),--budget '$(BUDGET)') --workers $(WORKERS) --engine '$(ENGINE)' --device $(DEVICE) --data-root '$(DATA_ROOT)' $(ARGS)
 
 cache: install  ## list the feature caches, or verify or rm one

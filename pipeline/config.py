@@ -123,7 +123,7 @@ class ReproduceConfig:
     """Make a paper's tables and figures again, its published numbers beside ours: pretrain, embed, run and draw."""
 
     recipe: str = ""
-    """whose: thesis"""
+    """whose: thesis, supclust or ssl_meets_al"""
     scale: Literal["small", "paper"] = "small"
     """paper: its own settings; small: the same exhibits on any images in minutes, offline, with backbones pretrained
     on them"""

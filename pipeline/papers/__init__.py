@@ -9,11 +9,11 @@ from cache.files import require_writable
 from cache.location import local_folder
 from pipeline.config import ReproduceConfig
 from pipeline.engines import build_engine
-from pipeline.papers import thesis
+from pipeline.papers import ssl_meets_al, supclust, thesis
 from pipeline.papers.base import Bench, Recipe, chosen
 from pipeline.papers.page import write_page
 
-RECIPES: dict[str, Recipe] = {"thesis": thesis.RECIPE}
+RECIPES: dict[str, Recipe] = {"thesis": thesis.RECIPE, "supclust": supclust.RECIPE, "ssl_meets_al": ssl_meets_al.RECIPE}
 
 
 def reproduce(config: ReproduceConfig) -> list[Path]:
