@@ -16,7 +16,7 @@ from cache.files import canonical_json, write_whole
 from cache.location import Location, local_folder
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.reading import Run
 
 
 @dataclass(frozen=True, kw_only=True)

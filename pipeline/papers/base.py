@@ -16,7 +16,8 @@ from cache.features import FeatureCache
 from cache.runs import RunStore
 from pipeline.config import ReproduceConfig
 from pipeline.grid import parse_seeds, plan, run_grid
-from pipeline.results import Group, Run, group_runs, read_run
+from pipeline.reading import Run, read_run
+from pipeline.results import Group, group_runs
 from pipeline.tables import Table
 from pipeline.task import Task, find_features, prepare_task
 from stages.al.protocol import Protocol, ProtocolConfig
