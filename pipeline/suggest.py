@@ -74,14 +74,14 @@ def make_suggestion(config: SuggestConfig) -> list[str]:
     """
     _check(config)
     cache = find_features(config.dataset, config.backbone, config.key, config.data_root)
-    rows = _pool_rows(cache, config)
+    rows = pool_rows(cache, config)
     spec, why = choose_strategy(config, cache.labels[rows])
     images = _same_images(config, cache)
-    features = cache.path.parent
-    out = local_folder(config.data_root) / "reports" / f"suggest-{features.parent.name}-{features.name}"
+    about = cache.identity
+    out = local_folder(config.data_root) / "reports" / f"suggest-{about['dataset']}-{about['backbone']}"
     require_writable(out)
     with threadpool_limits(1):
-        found = _open(cache, rows, config)
+        found = open_pool(cache, rows, config)
         queried, head = _ask(found, spec, config)
         suggested = _rows(found, queried, head)
         lines = _about(found, spec, why, _quality(found, head))
@@ -108,7 +108,7 @@ def _check(config: SuggestConfig) -> None:
         check_grid([config.head], [config.strategy], workers=0)
 
 
-def _pool_rows(cache: FeatureCache, config: SuggestConfig) -> Int[np.ndarray, "pool"]:
+def pool_rows(cache: FeatureCache, config: SuggestConfig) -> Int[np.ndarray, "pool"]:
     """Rows of the readable training images. Raises InputError where none, or too few, are left to label."""
     rows = np.flatnonzero(cache.readable & (cache.split == "train"))
     unlabeled = int((cache.labels[rows] < 0).sum())
@@ -163,7 +163,7 @@ def _same_images(config: SuggestConfig, cache: FeatureCache) -> ImageSet:
     return images
 
 
-def _open(cache: FeatureCache, rows: Int[np.ndarray, "pool"], config: SuggestConfig) -> Unlabeled:
+def open_pool(cache: FeatureCache, rows: Int[np.ndarray, "pool"], config: SuggestConfig) -> Unlabeled:
     """Project the features of all training images, labeled or not, once. Raises InputError (PCA)."""
     test = np.flatnonzero(cache.readable & (cache.split == "test") & (cache.labels >= 0))
     basis = digest_json([TASK_FORMAT, "suggest", config.pca, rows.tolist(), test.tolist()])[:16]
