@@ -234,7 +234,7 @@ def _about(found: Unlabeled, spec: str, why: str, quality: Sequence[str]) -> lis
         f"{len(found.test):,} for the test{unreadable}",
         f"asked {spec.partition(':')[0]}, {why}",
     ]
-    return lines + [f"the head gets right {' and '.join(quality)}"] * bool(quality)
+    return lines + [f"the head gets right {', and '.join(quality)}"] * bool(quality)
 
 
 def _how_to_go_on(config: SuggestConfig, found: Unlabeled, suggested: Sequence[Row]) -> list[str]:
