@@ -142,7 +142,10 @@ def choose_strategy(config: SuggestConfig, labels: Int[np.ndarray, "pool"]) -> t
             )
         return _with_model(config.strategy), "as asked"
     if len(known) < FEW or classes < 2:
-        return "typiclust", f"which needs no labels, because {said} say too little"
+        return (
+            "typiclust",
+            f"which needs no labels, because {f'{said} say too little' if classes else 'there are none yet'}",
+        )
     if unmet(frozenset({Needs.CLOSED_FORM}), HEADS.parse(config.head)[0]):
         return "margin", f"because the head {config.head!r} has no closed form for surrogate to ask"
     return _with_model("surrogate"), "the best or nearly so on most data sets once there are labels (README)"

@@ -57,7 +57,10 @@ def test_from_no_labels_to_a_head_that_guesses(tmp_path: Path, capsys: pytest.Ca
     call = ["suggest", *options(folder, root), "--batch-size", "15", "--pca", "8"]
     assert main(call) == 0
     said = capsys.readouterr().out
-    assert "90 images without a label, 0 with one" in said and "asked typiclust" in said
+    assert (
+        "90 images without a label, 0 with one" in said
+        and "asked typiclust, which needs no labels, because there are none yet" in said
+    )
     assert f"such as {folder}/CLASS/" in said
     (kept,) = re.findall(r"WEIGHTS=([^\s`]+)", said)
     first = listed(root)
