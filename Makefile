@@ -46,7 +46,7 @@ FEATURES = --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pool
 TASK  = $(FEATURES) --pca $(PCA) --engine '$(ENGINE)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain embed al surrogate report heads queries strategies reproduce cache runs test bench-embed bench-al bench-strategies lint clean
+.PHONY: help install demo pretrain embed al surrogate suggest report heads queries strategies reproduce cache runs test bench-embed bench-al bench-strategies lint clean
 
 help:  ## explain every target and variable
 	@echo 'alcove: active learning on cached vision embeddings'
@@ -95,6 +95,8 @@ help:  ## explain every target and variable
 	@echo '             DATASET, POOL comma-separated: one surrogate of all of them, tested on the first POOL    BUDGET to learn and to test with [210; thesis: 310]'
 	@echo '             INPUTS standard, step, valid [step]    TARGET cross_entropy, accuracy [cross_entropy], of gains'
 	@echo '             of thesis, BACKBONE=A,B HEAD=A,B [solve,ridge] SEEDS [5-14]'
+	@echo '  suggest    BATCH images to suggest [50]    STRATEGY the one to ask [typiclust while labels are few, then surrogate]'
+	@echo '             KEY, PCA and HEAD as for al    SEEDS the one seed [0]'
 	@echo '  heads      SIZES numbers of random labels, comma-separated [10 to eight times the features'"'"' dimension]'
 	@echo '             HEAD also listing: the thesis'"'"'s own lines, nothing checked'
 	@echo '  queries    STRATEGY [typiclust,supclust]    BATCH [10]    BUDGET [100]    PCA, INITIAL and CANDIDATES as for al'
@@ -134,6 +136,9 @@ al: install  ## stage two: active learning, strategies x seeds, on cached featur
 
 surrogate: install  ## stage three: learn which image to label next, and test it
 	$(RUN) surrogate $(TASK) --recipe '$(if $(RECIPE),$(RECIPE),returns)' --explore $(EXPLORE) --turns $(TURNS) --own $(OWN) $(if $(filter-out file default,$(origin HEAD)),--head '$(HEAD)') $(if $(filter-out file default,$(origin BUDGET)),--budget '$(BUDGET)') --inputs $(INPUTS) --target $(TARGET) $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') $(ARGS)
+
+suggest: install  ## which images to label next, of a folder with few labels or none: a list, and a page that shows them
+	$(RUN) suggest --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pca $(PCA) --head '$(HEAD)' $(if $(filter-out file default,$(origin STRATEGY)),--strategy '$(STRATEGY)') $(if $(filter-out file default,$(origin BATCH)),--batch-size $(BATCH)) $(if $(filter-out file default,$(origin SEEDS)),--seed '$(SEEDS)') --data-root '$(DATA_ROOT)' $(ARGS)
 
 report: install  ## curves, table and one HTML page of the runs
 	$(RUN) report --dataset '$(DATASET)' --backbone '$(BACKBONE)' --data-root '$(DATA_ROOT)' $(ARGS)

@@ -24,6 +24,7 @@ from pipeline.config import (
     ReproduceConfig,
     RunsConfig,
     StrategiesConfig,
+    SuggestConfig,
     SurrogateConfig,
 )
 from pipeline.report import ReportConfig
@@ -34,6 +35,7 @@ Command = (
     | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain")]
     | Annotated[AlConfig, tyro.conf.subcommand("al")]
     | Annotated[SurrogateConfig, tyro.conf.subcommand("surrogate")]
+    | Annotated[SuggestConfig, tyro.conf.subcommand("suggest")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[HeadsConfig, tyro.conf.subcommand("heads")]
     | Annotated[QueriesConfig, tyro.conf.subcommand("queries")]
@@ -134,6 +136,8 @@ def _run(config: Command) -> int:
             return commands.al(config)
         case SurrogateConfig():
             return commands.surrogate(config)
+        case SuggestConfig():
+            return commands.suggest(config)
         case ReportConfig():
             return commands.report(config)
         case HeadsConfig():

@@ -27,6 +27,7 @@ from pipeline.config import (
     ReproduceConfig,
     RunsConfig,
     StrategiesConfig,
+    SuggestConfig,
     SurrogateConfig,
     TaskConfig,
 )
@@ -249,6 +250,14 @@ def _thesis(config: SurrogateConfig) -> int:
     print(f"{done.new_runs} new runs, {done.n_runs - done.new_runs} reused, in {seconds:.0f} s\n\n{markdown(done)}")
     for path in files:
         print(path)
+    return 0
+
+
+def suggest(config: SuggestConfig) -> int:
+    """The next images to label, in a list and on a page."""
+    from pipeline.suggest import make_suggestion
+
+    print("\n".join(make_suggestion(config)))
     return 0
 
 

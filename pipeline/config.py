@@ -83,6 +83,31 @@ class SurrogateConfig(TaskConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuggestConfig:
+    """Which images to label next, of a data set that has few labels or none."""
+
+    dataset: str = "digits"
+    """the data set that was embedded; its training images without a label are those to choose from"""
+    backbone: str = "simclr"
+    """the backbone that embedded it"""
+    key: str = ""
+    """beginning of the cache's key, where several caches match"""
+    pca: int = 50
+    """dimensions that PCA keeps, 0 for all"""
+    head: str = "ridge"
+    """what is fitted to the images that have labels, as for al"""
+    strategy: str = ""
+    """the strategy to ask; by default typiclust while labels are few, then surrogate, or margin where the head has no
+    closed form"""
+    batch_size: int = 50
+    """how many images to suggest"""
+    seed: int = 0
+    """of every random draw: the same seed, images and labels give the same suggestion"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeadsConfig(FeaturesConfig):
     """Compare heads on random labels, without active learning: the thesis's figures 5.2 to 5.4."""
 

@@ -65,10 +65,10 @@ def strips_of(wanted: Mapping[str, Sequence[str]], images: ImageSet, cache: Feat
     return [Strip(label=label, thumbnails=tuple(map(thumbnail, ids))) for label, ids in wanted.items()]
 
 
-def data_uri(pixels: UInt8[np.ndarray, "height width 3"]) -> str:
-    """An image shrunk to SIDE, as PNG or JPEG, whichever is smaller."""
+def data_uri(pixels: UInt8[np.ndarray, "height width 3"], side: int = SIDE) -> str:
+    """An image shrunk to `side` pixels, as PNG or JPEG, whichever is smaller."""
     image = Image.fromarray(pixels)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     files = []
     for kind in ("png", "jpeg"):
         buffer = io.BytesIO()

@@ -71,9 +71,7 @@ class _Run:
         self, pool: Pool, validation: Evaluation, test: Evaluation, head: Any, protocol: Protocol, cell: Cell
     ) -> None:
         self.log = RunLog()
-        self.head = clone(head)
-        if "seed" in head.get_params():
-            self.head.set_params(seed=int(np.random.default_rng([cell.seed, HEAD, head.seed]).integers(2**31)))
+        self.head = seeded(head, cell.seed)
         if protocol.train_views == "all" and hasattr(self.head, "rows_per_label"):
             self.head.rows_per_label = len(pool.views)
         self.queried = self._labeled = initial_set(protocol, pool, np.random.default_rng([cell.seed, INITIAL]))
@@ -141,6 +139,14 @@ class _Run:
             self.log.candidates.append({"round": np.full(len(rows["candidate"]), round_, dtype=np.int32)} | rows)
         self._labeled = np.concatenate([self._labeled, self.queried])
         self._waiting[self.queried] = False
+
+
+def seeded(head: Any, seed: int) -> Any:
+    """A copy of an unfitted head whose random draws, where it makes any, are those of a run's seed."""
+    own = clone(head)
+    if "seed" in head.get_params():
+        own.set_params(seed=int(np.random.default_rng([seed, HEAD, head.seed]).integers(2**31)))
+    return own
 
 
 def _fit(runs: Sequence[_Run], validation: Evaluation) -> None:

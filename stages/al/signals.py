@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from stages.al.heads.closed_form import log_targets, softmax
+from stages.al.heads.closed_form import ClosedFormSoftmax, log_targets, softmax
 from stages.al.lookahead import LabelEffects
 from stages.al.pool import Pool
 from stages.al.readings import LEAST, fast_exp, move_and_read
@@ -312,26 +312,38 @@ class Signals:
         }
 
     def _head_agrees(self) -> float:
-        """Share of the labeled images that the head fitted to the others would get right (leave-one-out).
-
-        An image that the others say nothing of counts as wrong: the only one of its class, and without a penalty one
-        outside their span. With all views as rows, the image's other views are among the others.
-        """
-        view, head = self._view, self._head
+        """See `left_out_accuracy`. With all views as rows, the image's other views are among the others."""
+        view = self._view
         features = view.pool_features[view.labeled].astype(np.float64)
-        logits, rows = head.raw_logits(features), head.rows(features)
-        own = head.class_weight_[view.labels] * np.einsum("ld,ld->l", rows @ self._inverse, rows)
-        known = self._counts[view.labels] > 1
-        if not head.penalty_:
-            known &= own < 1 - SPANNED
-        surprise = log_targets(view.labels, logits.shape[1], head.epsilon) - logits
-        left_out = logits - surprise * (own / np.where(known, 1 - own, 1))[:, None]
-        return float(((left_out.argmax(axis=1) == view.labels) & known).mean())
+        return left_out_accuracy(self._head, self._inverse, features, view.labels)
 
     def _neighbour_agrees(self) -> float:
         """Share of the labeled images whose nearest other labeled image has their class."""
         labels = self._view.labels
         return float((labels[self._reference.nearest_labeled] == labels).mean()) if len(labels) > 1 else 0.0
+
+
+def left_out_accuracy(
+    head: ClosedFormSoftmax,
+    inverse: Float[np.ndarray, "size size"],
+    features: Float[np.ndarray, "labeled dim"],
+    labels: Int[np.ndarray, "labeled"],
+) -> float:
+    """Share of the labeled images that the head fitted to the others would get right (leave-one-out, in closed form).
+
+    An image that the others say nothing of counts as wrong: the only one of its class, and without a penalty one
+    outside their span.
+
+    head : fitted to these images; inverse : the first of `head.inverse()`
+    """
+    logits, rows = head.raw_logits(features), head.rows(features)
+    own = head.class_weight_[labels] * np.einsum("ld,ld->l", rows @ inverse, rows)
+    known = np.bincount(labels)[labels] > 1
+    if not head.penalty_:
+        known &= own < 1 - SPANNED
+    surprise = log_targets(labels, logits.shape[1], head.epsilon) - logits
+    left_out = logits - surprise * (own / np.where(known, 1 - own, 1))[:, None]
+    return float(((left_out.argmax(axis=1) == labels) & known).mean())
 
 
 SIGNALS = (
