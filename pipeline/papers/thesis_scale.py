@@ -56,7 +56,7 @@ class Scale:
 
 SCALES = {
     "paper": Scale(seeds="5", budget="510", surrogate_seeds="5-9", surrogate_budget="310", search=20),
-    "small": Scale(seeds="3", budget="160", surrogate_seeds="5-7", surrogate_budget="110", search=5),
+    "small": Scale(seeds="3", budget="160", surrogate_seeds="5-7", surrogate_budget="80", search=5),
 }
 """5.5: 10 labels, 500 more, 5 repetitions. How long the surrogate's curves are and how it was tuned is not stated."""
 
