@@ -27,9 +27,12 @@ def _settings(bench: Bench) -> dict[str, str]:
     if count_of("BUDGET", scale.budget, sys.maxsize) < LATER + 2:
         raise InputError(f"BUDGET={scale.budget} ends before tables 5.11 and 5.12 begin: at least {LATER + 2} labels")
     places = [f"{backbone} in the place of {place}" for backbone, place in zip(bench.backbones, PLACES, strict=True)]
-    second = bench.datasets[1] if len(bench.datasets) > 1 else "nothing: figures 5.13 to 5.15 are left out"
+    first, *others = bench.datasets
+    second = f"{others[0]} in that of CIFAR-100" if others else "none in that of CIFAR-100: no figures 5.13 to 5.15"
     return {
-        "Data": f"{bench.datasets[0]} in the place of CIFAR-10, {second} in that of CIFAR-100",
+        "Data": ", ".join(bench.datasets)
+        if bench.datasets == DATASETS["paper"]
+        else f"{first} in the place of CIFAR-10, {second}",
         "Backbones": ", ".join(places) if bench.backbones != BACKBONES["paper"] else ", ".join(bench.backbones),
         "Protocol": f"10 random labels, then one a round to {scale.budget}, from 10,000 random candidates a round; "
         f"PCA to {scale.pca} dimensions before closed forms, none before gradients",
