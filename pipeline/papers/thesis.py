@@ -24,8 +24,8 @@ def _settings(bench: Bench) -> dict[str, str]:
             "CIFAR-100"
         )
     scale = scale_of(bench)
-    if count_of("BUDGET", scale.budget, sys.maxsize) < LATER + 2:
-        raise InputError(f"BUDGET={scale.budget} ends before tables 5.11 and 5.12 begin: at least {LATER + 2} labels")
+    if count_of("BUDGET", scale.budget, sys.maxsize) <= LATER:
+        raise InputError(f"BUDGET={scale.budget} ends before tables 5.11 and 5.12 begin: at least {LATER + 1} labels")
     places = [f"{backbone} in the place of {place}" for backbone, place in zip(bench.backbones, PLACES, strict=True)]
     first, *others = bench.datasets
     second = f"{others[0]} in that of CIFAR-100" if others else "none in that of CIFAR-100: no figures 5.13 to 5.15"
