@@ -106,6 +106,7 @@ def test_the_page_is_whole_and_asks_for_nothing(root: Path) -> None:
     assert all(f"<h2>{name}:" in text for name in RECIPES["thesis"].exhibits)
     assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', text))
     assert not re.search(r"https?://|<link|<script", text)
+    assert f"<p>{len(RECIPES['thesis'].exhibits)} exhibits made again" in text
     assert all((page(root) / name).exists() for name in re.findall(r'href="([^"#]+)"', text))
 
 
@@ -176,7 +177,9 @@ def test_again_only_some_and_nothing_is_run(folder: Path, root: Path, capsys: py
         (["--recipe", ""], "reproduce needs a recipe: RECIPE= one of thesis"),
         (["--only", "5.99"], "there is no exhibit '5.99'"),
         (["--backbone", "simclr"], "the thesis compares 3 backbones"),
+        (["--backbone", "simclr,nosuch,rotation"], "there is no backbone named 'nosuch'"),
         (["--dataset", "a,b,c"], "DATASET= names 3 data sets"),
+        (["--dataset", "digits,folder:/nowhere"], "there is no folder '/nowhere'"),
         (["--workers", "-1"], "workers=-1 must be"),
         (["--seeds", "x"], "seeds='x' is neither"),
         (["--budget", "x"], "BUDGET='x' is neither"),
