@@ -37,9 +37,9 @@ def _settings(bench: Bench) -> dict[str, str]:
         "Protocol": f"10 random labels, then one a round to {scale.budget}, from 10,000 random candidates a round; "
         f"PCA to {scale.pca} dimensions before closed forms, none before gradients",
         "Heads": "AdamW at 1e-3 with PyTorch's other defaults (5.2); batches of 32, an epoch's smaller last batch left "
-        "out, at most 100 epochs, 10 without a better validation loss: of these the thesis states only the 32, and that "
-        "it stops early (4.6). One view of each image: its augmented copies (5.1) are not trained on. Closed forms as "
-        "in the listing (4.4)",
+        "out, at most 100 epochs, 10 without a better validation loss: of these the thesis states only the 32, and "
+        "that it stops early (4.6). One view of each image: its augmented copies (5.1) are not trained on. Closed "
+        "forms as in the listing (4.4)",
         "Repetitions": f"seeds {seed_ranges(parse_seeds(scale.seeds))}; ± is the standard deviation, as in the thesis",
         "Surrogate": f"learned from 4 repetitions, tuned on a fifth over {scale.search} settings, run on seeds "
         f"{scale.surrogate_seeds}, to {scale.surrogate_budget} labels; the thesis states neither how many settings nor "
