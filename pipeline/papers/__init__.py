@@ -29,6 +29,7 @@ def reproduce(config: ReproduceConfig) -> list[Path]:
     build_engine(config.engine)
     bench = Bench(config, recipe)
     settings = recipe.settings(bench)
+    bench.check()
     out = config.out or local_folder(config.data_root) / "reports" / f"reproduce-{config.recipe}-{config.scale}"
     require_writable(out)
     made, seconds = [], []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Literal, TypeVar, cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipeline.task import Task, find_features, prepare_task
 from stages.al.protocol import Protocol, ProtocolConfig
 from stages.al.variants import parse_variant
 from stages.embed.config import EmbedConfig
+from stages.embed.images import DATASETS
 
 T = TypeVar("T")
 Row = tuple[str, str]
@@ -98,13 +100,13 @@ class Beside:
         return "–" if value is None else value.said(self.row_digits.get(row[1], self.digits))
 
     def is_best(self, row: Row, column: str) -> bool:
-        """Whether ours is the best of its line."""
+        """Whether ours is the best of its line; none is where all are equal."""
         rivals = [
             value.mean
             for ((part, name), other), value in self.ours.items()
             if (name == row[1] if self.along == "row" else other == column) and part == row[0]
         ]
-        if not self.best or (row, column) not in self.ours or len(rivals) < 2:
+        if not self.best or (row, column) not in self.ours or len(set(rivals)) < 2:
             return False
         return self.ours[row, column].mean == (max(rivals) if self.best == "highest" else min(rivals))
 
@@ -202,6 +204,18 @@ class Bench:
     @property
     def scale(self) -> str:
         return self.config.scale
+
+    def check(self) -> None:
+        """Raises InputError for a data set or backbone that there is not, before anything is made of the others.
+
+        Nothing is downloaded for it: a data set with a name is found to be out of reach when its turn comes.
+        """
+        for dataset, backbone in product(self.datasets, self.backbones):
+            try:
+                find_features(dataset, backbone, "", self.config.data_root)
+            except (CacheMissError, CacheIncompleteError):
+                if hasattr(data := DATASETS.build(dataset), "path"):
+                    data.open()
 
     def seeds(self, default: str) -> list[int]:
         """Those asked for, or the scale's: `3` or `0-2`."""

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from cache.files import write_whole
 from pipeline.config import ReproduceConfig
@@ -76,12 +77,14 @@ def _html(
     """Self-contained: pictures are inlined, everything is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.tests["beside"] = lambda table: isinstance(table, Beside)
-    source = resources.files("pipeline.papers").joinpath("page.html.j2").read_text("utf-8")
-    return environment.from_string(source).render(
+    folder = resources.files("pipeline")
+    return environment.from_string(folder.joinpath("papers", "page.html.j2").read_text("utf-8")).render(
+        style=Markup(folder.joinpath("report.css").read_text("utf-8")),
         config=config,
         recipe=recipe,
         settings=settings,
         exhibits=list(zip(exhibits, seconds, strict=True)),
+        made=sum(bool(exhibit.tables or exhibit.figures) for exhibit in exhibits),
         pictures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
         command=shlex.join(["alcove", *sys.argv[1:]]),
         code=code_versions(),

@@ -74,7 +74,7 @@ def figure_6(bench: Bench) -> Exhibit:
             "active learning ahead on CIFAR10 (section 5); it names none below 10%, 50 per class, for CIFAR100, and "
             "none up to half of Tiny ImageNet.",
             "The paper does not say how it finds a threshold: ours is that of the report's law, see "
-            "`beats_random_from`. It needs two seeds or more.",
+            "beats_random_from. It needs two seeds or more.",
         ],
     )
 

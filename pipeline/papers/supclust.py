@@ -236,6 +236,6 @@ RECIPE = Recipe(
     left_out={
         "The FSL setting (dotted lines of figure 6)": "it trains a ResNet18 in every round",
         "The curves' numbers": "the text does not have them; what its prose says of them stands beside ours",
-        "Figures 3 and 4": "`make queries` draws them",
+        "Figures 3 and 4": "make queries draws them",
     },
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from pipeline.curves import line_styles
 from pipeline.grid import parse_seeds
 from pipeline.papers.base import Bench, Exhibit, Value
 from pipeline.papers.figures import draw_group
@@ -37,6 +38,8 @@ HEAD_OF_PART = {
 }
 SAID = {ADAMW: "AdamW", SOLVE: "solve", PINV: "Penrose inverse", MLP: "MLP"}
 TRUE_LOSS = "true_loss"
+NAMES = (*sorted(set(STRATEGIES.values()) - {"random"}), TRUE_LOSS)
+"""What gives colours, so that a strategy has the same in all figures."""
 SINGULAR = (
     "With fewer labels than dimensions the system is singular. Our solve notices and takes the Penrose inverse, as 4.4 "
     "says; the thesis's lines do not notice and are almost random to 50 labels (5.5). So our closed form starts better "
@@ -90,7 +93,8 @@ def _of_heads(bench: Bench, stem: str, heads: Sequence[str], more: Sequence[str]
 
 
 def _drawn(bench: Bench, group: Group, said: str, start: int = 0, second: bool = False) -> Figure:
-    return draw_group(group, title_of(bench, PLACES[MAIN], said, second), band="deviation", start=start)
+    title = title_of(bench, PLACES[MAIN], said, second)
+    return draw_group(group, title, band="deviation", start=start, styles=line_styles(group, NAMES))
 
 
 def table_5_6(bench: Bench) -> Exhibit:
