@@ -140,8 +140,8 @@ surrogate: install  ## stage three: learn which image to label next, and test it
 suggest: install  ## which images to label next, of a folder with few labels or none: a list, and a page that shows them
 	$(RUN) suggest --dataset '$(DATASET)' --backbone '$(BACKBONE)' --key '$(KEY)' --pca $(PCA) --head '$(HEAD)' $(if $(filter-out file default,$(origin STRATEGY)),--strategy '$(STRATEGY)') $(if $(filter-out file default,$(origin BATCH)),--batch-size $(BATCH)) $(if $(filter-out file default,$(origin SEEDS)),--seed '$(SEEDS)') --data-root '$(DATA_ROOT)' $(ARGS)
 
-report: install  ## curves, table and one HTML page of the runs
-	$(RUN) report --dataset '$(DATASET)' --backbone '$(BACKBONE)' --data-root '$(DATA_ROOT)' $(ARGS)
+report: install  ## one HTML page of the runs (all, or those of DATASET= BACKBONE=), with files of its tables and figures
+	$(RUN) report $(if $(filter-out file default,$(origin DATASET)),--dataset '$(DATASET)') $(if $(filter-out file default,$(origin BACKBONE)),--backbone '$(BACKBONE)') --data-root '$(DATA_ROOT)' $(ARGS)
 
 heads: install  ## heads compared on random labels, without active learning: the thesis's figures 5.2 to 5.4
 	$(RUN) heads $(FEATURES) $(if $(filter-out file default,$(origin HEAD)),--head '$(HEAD)') $(if $(filter-out file default,$(origin SEEDS)),--seeds '$(SEEDS)') --sizes '$(SIZES)' $(ARGS)
