@@ -58,18 +58,22 @@ def named(group: Group) -> list[Result]:
 def line_styles(group: Group, names: Sequence[str]) -> dict[str, Style]:
     """(colour, dashes) of every label of a group: random grey and dashed, surrogates vermilion, the others by `names`.
 
-    names : all labels of a report but those two kinds', so that a strategy looks the same in each of its pictures
+    names : all labels of a report but those two kinds', so that a strategy looks the same in each of its pictures;
+        of more than there are styles, one whose style is taken has the next free one
     """
     surrogates = sorted(result.label for result in group.results if result.is_surrogate)
     styles: dict[str, Style] = {}
-    for result in named(group):
+    free = [(colour, dashes) for dashes in DASHES for colour in PALETTE]
+    wanted = [free[place % len(free)] for place in range(len(names))]
+    for result in sorted(named(group), key=lambda result: names.index(result.label) if result.label in names else -1):
         if result.name == "random":
             styles[result.label] = (GREY, "--")
         elif result.is_surrogate:
             styles[result.label] = (SURROGATE, DASHES[surrogates.index(result.label) % len(DASHES)])
         else:
-            place = names.index(result.label)
-            styles[result.label] = (PALETTE[place % len(PALETTE)], DASHES[place // len(PALETTE) % len(DASHES)])
+            style = wanted[names.index(result.label)]
+            styles[result.label] = style if style in free else free[0]
+            free.remove(styles[result.label])
     return styles
 
 

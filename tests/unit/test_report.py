@@ -115,6 +115,8 @@ def test_of_many_strategies_the_best_are_named_and_every_line_differs(tmp_path):
     best = [result.label for result in group.results if result.name.startswith("strategy")][:10]
     assert [label for label in labels if label.startswith("strategy")] == best
     assert len(set(line_styles(group, sorted(labels)).values())) == 12
+    crowd = [name for label in sorted(labels) for name in (label, label + "'", label + "''")]
+    assert len(set(line_styles(group, crowd).values())) == 12
 
 
 def test_the_summary_has_every_strategy_beside_every_group(data_root):
