@@ -97,6 +97,7 @@ def read_runs(store: RunStore, ids: Iterable[str] | None = None, place: str = ""
         survey = store.survey(place)
         ids, problems = survey.finished, strays(store.root, survey)
     runs: dict[str, Run] = {}
+    replaced = []
     for run_id in ids:
         try:
             run = find_run(store, run_id)
@@ -107,8 +108,10 @@ def read_runs(store: RunStore, ids: Iterable[str] | None = None, place: str = ""
             continue
         if run.digest in runs:
             older, run = sorted((runs[run.digest], run), key=written)
-            problems.append(f"left out {older.stored.path}: {run.stored.path} is a newer run of the same configuration")
+            replaced.append(str(older.stored.path))
         runs[run.digest] = run
+    if replaced:
+        problems.append(f"left out {_some(replaced)}: each has a newer run of the same configuration")
     return list(runs.values()), problems
 
 

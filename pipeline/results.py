@@ -108,14 +108,15 @@ class Group:
         random = next((result for result in self.results if result.name == "random"), None)
         surrogate = next((result for result in self.results if result.is_surrogate), None)
         best = next((result for result in self.results if not (result.is_surrogate or sees_labels(result))), None)
-        shown = dict.fromkeys(result.label for result in (random, best, surrogate) if result)
+        kept = [result for result in (random, best, surrogate) if result] or self.results[:1]
+        shown = dict.fromkeys(result.label for result in kept)
         last = list(shown)[-1]
         parts = []
         for result in (next(result for result in self.results if result.label == label) for label in shown):
             notes = ["best strategy"] * (result is best and len(self.results) > 1)
             if result.gain and result.label == last:
                 notes.append(f"{result.gain.mean:+.3f} over random")
-            if set(result.seeds) & set(result.strategy.get("train_seeds", ())):
+            if set(result.seeds) & set(result.strategy.get("train_seeds") or ()):
                 notes.append("not fair: trained on some of these seeds")
             parts.append(f"{result.label} {result.aubc.mean:.3f}" + f" ({', '.join(notes)})" * bool(notes))
         return parts

@@ -261,9 +261,11 @@ def _sentence(
     if not rivals:
         return f"No winner: {best} is the only one that sees no label beyond its budget"
     pair = against[(level or rivals)[0]]
-    n, gap = pair.paired.n, f"{-pair.paired.difference.mean:+.4f}".replace("-", "−")
+    n, gap = pair.paired.n, f"+{abs(pair.paired.difference.mean):.4f}"
     if not level:
-        return f"{best} wins: {gap} AUBC over the next ({rivals[0]}), {said_p(pair.adjusted)} after Holm, {n} seeds"
+        return (
+            f"{best} wins: {gap} AUBC over the next ({rivals[0]}), {said_p(pair.adjusted)} after correction, {n} seeds"
+        )
     more = f" and {len(level) - 1} more" if len(level) > 1 else ""
     if too_few:
         return f"No winner: {best} is first ({gap} AUBC over {level[0]}), but {n} seeds are too few to claim anything"

@@ -1,6 +1,7 @@
 """The report: its numbers, its seeds rule, its page, and what it says about damaged or missing runs."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -202,6 +203,13 @@ def test_the_headline_without_a_surrogate_or_without_random(tmp_path):
     assert re.search(r", 1 seed: margin 0\.\d{3}$", make_report(ReportConfig(data_root=tmp_path / "b")).headline)
 
 
+def test_the_headline_of_strategies_of_which_none_may_win(tmp_path):
+    put_run(tmp_path, {"name": "true_gain"}, 0)
+    put_run(tmp_path, SURROGATE | {"train_seeds": None}, 0, dataset="other")
+    gain, surrogate = make_report(ReportConfig(data_root=tmp_path)).headlines
+    assert re.search(r", 1 seed: true_gain 0\.\d{3}$", gain) and re.search(r": surrogate 0\.\d{3}$", surrogate)
+
+
 def test_the_report_is_deterministic(data_root):
     def contents(name):
         files = make_report(ReportConfig(data_root=data_root, out=data_root / name)).files
@@ -251,15 +259,18 @@ def test_damaged_rounds_are_named_and_left_out(data_root, capsys, damage):
 
 
 def test_of_two_runs_of_one_configuration_the_newer_counts(tmp_path, capsys):
-    older = put_run(tmp_path, {"name": "random"}, 0)
-    newer = older.with_name("another-id")
-    newer.mkdir()
-    for path in older.iterdir():
-        (newer / path.name).write_bytes(path.read_bytes())
-    rounds = pd.read_parquet(newer / "rounds.parquet").assign(test_accuracy=0.625)
-    rounds.to_parquet(newer / "rounds.parquet")
+    older = [put_run(tmp_path, {"name": "random"}, seed) for seed in range(2)]
+    for run in older:
+        newer = run.with_name(f"another-{run.name}")
+        newer.mkdir()
+        for path in run.iterdir():
+            (newer / path.name).write_bytes(path.read_bytes())
+        rounds = pd.read_parquet(newer / "rounds.parquet").assign(test_accuracy=0.625)
+        rounds.to_parquet(newer / "rounds.parquet")
+        os.utime(run / "run.json", (0, 0))
     report = make_report(ReportConfig(data_root=tmp_path))
-    assert f"left out {older}" in capsys.readouterr().err
+    said = f"alcove: left out {older[0]}, {older[1]}: each has a newer run of the same configuration\n"
+    assert capsys.readouterr().err == said
     assert pd.read_csv(report.table)["aubc_mean"].tolist() == [0.625]
 
 

@@ -134,7 +134,7 @@ def test_a_planted_winner_is_claimed(rng):
     following = compared.labels[1]
     gap = -compared.against_best[following].paired.difference.mean
     assert compared.sentence.startswith(f"margin wins: +{gap:.4f} AUBC over the next ({following}), p = 0.00")
-    assert compared.sentence.endswith("after Holm, 12 seeds") and compared.warning is None
+    assert compared.sentence.endswith("after correction, 12 seeds") and compared.warning is None
 
 
 def test_a_planted_tie_is_not(rng):
@@ -155,6 +155,7 @@ def test_identical_strategies_are_level():
     column = np.linspace(0.5, 0.6, 10)
     compared = compare(group_of(*(result_of(label, column) for label in ("random", "margin", "coreset"))))
     assert compared.claims.omnibus == 1 and (compared.claims.p == 1).all() and compared.winner is None
+    assert f"{compared.best} is first (+0.0000 AUBC" in compared.sentence
 
 
 def test_what_sees_more_labels_or_was_trained_on_the_seeds_cannot_win(rng):
