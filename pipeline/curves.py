@@ -20,6 +20,9 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 DASHES = ("-", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 TITLE_WIDTH, WIDEST_HALF = 46, 27
 """Characters in a line of the title, and in a label of a legend of two columns."""
+LONGEST, LONGEST_ENTRY, LONGEST_WORD = 34, 48, 26
+"""Characters of a label, of one in a legend, and of a word of one in a narrow panel's title; of a longer one the middle
+is left out."""
 ROW_INCHES = 0.22
 MOST_NAMED = 12
 """Strategies with a colour of their own; of more, the best, random and the surrogates have one."""
@@ -104,6 +107,18 @@ def curves_figure(group: Group, styles: Mapping[str, Style]) -> Figure:
     return figure
 
 
+def short(label: str, longest: int = LONGEST) -> str:
+    """A label that leaves a figure room."""
+    half = longest // 2
+    return label if len(label) <= longest else f"{label[:half]}…{label[half + 1 - longest :]}"
+
+
+def wrapped(label: str, width: int) -> str:
+    """A label in lines of so many characters."""
+    words = [short(word, max(width, LONGEST_WORD)) for word in label.split()]
+    return textwrap.fill(" ".join(words), width, break_long_words=False)
+
+
 def legend_columns(labels: Sequence[str]) -> int:
     """Two where every label is short enough."""
     return 1 if any(len(label) > WIDEST_HALF for label in labels) else 2
@@ -171,7 +186,7 @@ def _draw(axes: Axes, result: Result, style: Style, place: int) -> None:
 
 
 def _said(result: Result) -> str:
-    return f"{result.aubc.mean:.3f}  {result.label}"
+    return f"{result.aubc.mean:.3f}  {short(result.label, LONGEST_ENTRY)}"
 
 
 def _subtitle(group: Group) -> str:

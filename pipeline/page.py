@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from pipeline.curves import OTHER, Picture, Style, named
+from pipeline.curves import OTHER, Picture, Style, named, short
 from pipeline.queried import Panels
 from pipeline.report_tables import MARK, said_estimate
 from pipeline.results import Group, seed_ranges
@@ -112,7 +112,7 @@ def page(
     """The page. over_all : parts that compare the groups; drawn : the files of each picture by stem and kind"""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"seeds": seed_ranges, "parameters": _parameters, "significance": _significance}
-    environment.filters |= {"sentence": _sentence}
+    environment.filters |= {"sentence": _sentence, "short": short}
     environment.tests |= {kind.__name__.lower(): _is(kind) for kind in (Picture, Table)}
     parts = [part for section in sections for part in section.parts] + list(over_all)
     pictures = [part for part in parts if isinstance(part, Picture)]

@@ -12,7 +12,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.curves import GREY, Style, add_legend, legend_columns, make_axes
+from pipeline.curves import GREY, LONGEST_ENTRY, Style, add_legend, legend_columns, make_axes, short, wrapped
 from pipeline.queried_classes import Spent
 from pipeline.queries import MOST_LAID_OUT, PoolMap, lay_out
 from pipeline.results import Group
@@ -81,7 +81,7 @@ def _draw_shares(axes: Axes, spent: Spent, shares: Float[np.ndarray, "classes"])
         vmax=OCTAVES,
         rasterized=True,
     )
-    axes.set_title(textwrap.fill(spent.label, LABEL_WIDTH, break_long_words=False), fontsize=9.5, loc="left")
+    axes.set_title(wrapped(spent.label, LABEL_WIDTH), fontsize=9.5, loc="left")
     axes.tick_params(labelsize=9)
     return mesh
 
@@ -107,7 +107,7 @@ def _name_rows(panels: Sequence[Axes], names: Sequence[str]) -> None:
 
 def draw_balance(group: Group, spent: Sequence[Spent], pool: float, styles: Mapping[str, Style]) -> Figure:
     """Mean balance of the labels against labels spent, with a band of one standard error. pool : the pool's own"""
-    said = [f"{one.balance[:, -1].mean():.3f}  {one.label}" for one in spent]
+    said = [f"{one.balance[:, -1].mean():.3f}  {short(one.label, LONGEST_ENTRY)}" for one in spent]
     columns = legend_columns(said)
     rows = 1 + -(-(len(spent) + 1) // columns)
     figure, axes = make_axes(group.title, "1: all classes alike; 0: one class only", "Labels spent", rows)

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
 from cache.files import write_whole
-from pipeline.curves import GREY, PALETTE, ROW_INCHES, add_legend, rendered
+from pipeline.curves import GREY, PALETTE, ROW_INCHES, add_legend, rendered, wrapped
 from pipeline.queries import PoolMap, Queries, ScoredCluster
 from stages.al.strategies.supclust import SupClust, typical_count
 
@@ -54,9 +54,7 @@ def draw_queries(queries: PoolMap, columns: int = 0, panel: float = PANEL) -> Fi
     figure = _figure((panel * columns, (panel + 0.5) * rows + 0.5 + ROW_INCHES * legend_rows), queries.title)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (spec, queried) in zip(panels, queries.queried.items(), strict=False):
-        _draw_panel(
-            axes, queries, textwrap.fill(spec.replace(":", ": "), width, break_long_words=False), queried, styles
-        )
+        _draw_panel(axes, queries, wrapped(spec.replace(":", ": "), width), queried, styles)
     for axes in panels[len(queries.queried) :]:
         axes.set_axis_off()
     _add_legend(figure, queries, styles)

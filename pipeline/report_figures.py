@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from pipeline.curves import OTHER, Style, add_legend, legend_columns
+from pipeline.curves import OTHER, Style, add_legend, legend_columns, short
 from pipeline.efficiency import Law
 from pipeline.rankings import CriticalDifference
 from pipeline.results import Group
@@ -18,19 +18,11 @@ from pipeline.results import Group
 WIDTH = 5.4
 ROW = 0.2
 """Inches."""
-LONGEST = 34
-"""Characters of a label; of a longer one the middle is left out."""
 BAR = "#0072B2"
 MARKERS = "os^Dv<>phX*P"
 _VALUE: dict[str, Any] = {"va": "center", "fontsize": 9, "annotation_clip": False}
 LOG_FROM = 20
 """Ratio of the slowest to the quickest from which seconds are drawn on a logarithmic axis."""
-
-
-def short(label: str) -> str:
-    """A label that leaves a figure room."""
-    half = LONGEST // 2
-    return label if len(label) <= LONGEST else f"{label[:half]}…{label[1 - half :]}"
 
 
 def rank_figure(found: CriticalDifference, title: str) -> Figure:

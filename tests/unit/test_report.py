@@ -15,7 +15,7 @@ from cache.errors import CacheMissError, InputError
 from cache.files import digest_json
 from cache.runs import RunStore
 from pipeline.config import ReportConfig
-from pipeline.curves import line_styles, named
+from pipeline.curves import curves_figure, line_styles, named
 from pipeline.report import make_report, readable_runs
 from pipeline.results import group_runs, seed_ranges, strategy_labels
 from tests.files import tree
@@ -257,6 +257,17 @@ def test_damaged_rounds_are_named_and_left_out(data_root, capsys, damage):
     assert str(broken) in capsys.readouterr().err
     shown = page[: page.index('id="left-out"')]
     assert "entropy" not in shown and "margin" in shown and str(broken) in page
+
+
+def test_long_labels_stay_within_the_legend(tmp_path):
+    for place in range(2):
+        put_run(tmp_path, SURROGATE | {"name": "surrogate:" + "a_long_folder_" * 9, "model_digest": f"{place}" * 64}, 0)
+    (group,) = group_runs(readable_runs(tmp_path))
+    figure = curves_figure(group, line_styles(group, []))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().x0 > 0 and legend.get_window_extent().x1 < figure.bbox.width
+    assert len({text.get_text()[7:] for text in legend.get_texts()}) == 2
 
 
 def test_of_two_runs_of_one_configuration_the_newer_counts(tmp_path, capsys):
