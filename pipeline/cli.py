@@ -21,13 +21,13 @@ from pipeline.config import (
     DemoConfig,
     HeadsConfig,
     QueriesConfig,
+    ReportConfig,
     ReproduceConfig,
     RunsConfig,
     StrategiesConfig,
     SuggestConfig,
     SurrogateConfig,
 )
-from pipeline.report import ReportConfig
 from stages.embed.config import EmbedConfig, PretrainConfig
 
 Command = (

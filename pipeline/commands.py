@@ -24,6 +24,7 @@ from pipeline.config import (
     FeaturesConfig,
     HeadsConfig,
     QueriesConfig,
+    ReportConfig,
     ReproduceConfig,
     RunsConfig,
     StrategiesConfig,
@@ -33,7 +34,7 @@ from pipeline.config import (
 )
 from pipeline.gains import evaluate_surrogate, matching_runs, train_surrogate
 from pipeline.grid import Run, check_grid, expand, parse_seeds, plan, run_grid
-from pipeline.report import ReportConfig, make_report
+from pipeline.report import make_report
 from pipeline.results import strategy_labels
 from pipeline.surrogate import compare, exploration, learn_surrogate
 from pipeline.task import Task, find_features, model_folder, prepare_task

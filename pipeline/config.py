@@ -217,6 +217,22 @@ class RunsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Draw learning curves, compare strategies in a table, and put both on one HTML page."""
+
+    dataset: str = ""
+    """data set to report on, as for embed; empty for all"""
+    backbone: str = ""
+    """backbone to report on, short or full name; empty for all"""
+    layout: Literal["pca", "tsne"] = "pca"
+    """of the map of queried images: the first two principal components, or t-SNE, which takes a while"""
+    out: Path | None = None
+    """folder for the report; by default reports in DATA_ROOT, or in this machine's own folder where that is a URL"""
+    data_root: Location = Path("data")
+    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StrategiesConfig:
     """List the query strategies, or show one in full."""
 

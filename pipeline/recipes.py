@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from cache.location import Location
-from pipeline.config import AlConfig, SurrogateConfig
-from pipeline.report import ReportConfig
+from pipeline.config import AlConfig, ReportConfig, SurrogateConfig
 from stages.embed.config import EmbedConfig
 
 

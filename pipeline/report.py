@@ -1,7 +1,4 @@
-"""What the stored runs show: learning curves, a table, and one self-contained HTML page.
-
-Nothing heavy is imported before a report is made, so that --help, which is made from ReportConfig, answers at once.
-"""
+"""What the stored runs show: learning curves, a table, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -9,30 +6,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cache.errors import CacheMissError, InputError
 from cache.files import canonical_json, write_whole
 from cache.location import Location, local_folder
+from pipeline.config import ReportConfig
 
 if TYPE_CHECKING:
     from pipeline.reading import Run
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    """Draw learning curves, compare strategies in a table, and put both on one HTML page."""
-
-    dataset: str = ""
-    """data set to report on, as for embed; empty for all"""
-    backbone: str = ""
-    """backbone to report on, short or full name; empty for all"""
-    layout: Literal["pca", "tsne"] = "pca"
-    """of the map of queried images: the first two principal components, or t-SNE, which takes a while"""
-    out: Path | None = None
-    """folder for the report; by default reports in DATA_ROOT, or in this machine's own folder where that is a URL"""
-    data_root: Location = Path("data")
-    """folder of everything alcove writes, or s3://bucket/prefix for its features, logs and pretrained weights"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.config import ReportConfig
 from pipeline.curves import Picture, Style, curves_figure
 from pipeline.page import Section, hover_of
 from pipeline.queried import queried_panels
 from pipeline.rankings import critical_difference, seed_blocks
-from pipeline.report import ReportConfig
 from pipeline.report_across import rank_caption
 from pipeline.report_figures import rank_figure, seconds_figure
 from pipeline.report_tables import pairs_table, results_table

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import norm, rankdata, wilcoxon
 
-from pipeline.report import ReportConfig, make_report
+from pipeline.config import ReportConfig
+from pipeline.report import make_report
 from tests.unit.test_report import DRAWN, put_run, runs_frame
 
 NAMES = ("random", "margin", "coreset", "typiclust")

@@ -14,8 +14,9 @@ import pytest
 from cache.errors import CacheMissError, InputError
 from cache.files import digest_json
 from cache.runs import RunStore
+from pipeline.config import ReportConfig
 from pipeline.curves import curves_figure, line_styles, named
-from pipeline.report import ReportConfig, make_report, readable_runs
+from pipeline.report import make_report, readable_runs
 from pipeline.results import group_runs, seed_ranges, strategy_labels
 from tests.files import tree
 
