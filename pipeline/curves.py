@@ -63,7 +63,7 @@ def line_styles(group: Group, names: Sequence[str]) -> dict[str, Style]:
     """
     surrogates = sorted(result.label for result in group.results if result.is_surrogate)
     styles: dict[str, Style] = {}
-    free = [(colour, dashes) for dashes in DASHES for colour in PALETTE]
+    free: list[Style] = [(colour, dashes) for dashes in DASHES for colour in PALETTE]
     wanted = [free[place % len(free)] for place in range(len(names))]
     for result in sorted(named(group), key=lambda result: names.index(result.label) if result.label in names else -1):
         if result.name == "random":

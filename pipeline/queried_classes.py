@@ -13,6 +13,7 @@ from scipy.special import entr
 from cache.errors import CacheMissError, InputError
 from cache.features import FeatureCache
 from cache.location import Location
+from pipeline.report_tables import said_estimate
 from pipeline.results import Estimate, Group, Result, Run
 from pipeline.tables import Table
 from pipeline.task import Task, backbone_spec, embed_command, load_data, prepare_task
@@ -172,7 +173,7 @@ def balance_table(group: Group, spent: Sequence[Spent], pool: QueriedPool) -> Ta
     for one in spent:
         balance, seen = Estimate.of(one.balance[:, -1].tolist()), Estimate.of((one.final > 0).sum(axis=1).tolist())
         rows.append((one.label, balance.mean, balance.error, seen.mean, seen.error))
-        said[one.label] = (_said(balance, 3), _said(seen, 1))
+        said[one.label] = (said_estimate(balance), said_estimate(seen, 1))
     whole = float(balance_of(pool.shares))
     rows.append(("the pool", whole, None, len(pool.classes), None))
     said["the pool"] = (f"{whole:.3f}", str(len(pool.classes)))
@@ -211,8 +212,3 @@ def classes_table(group: Group, spent: Sequence[Spent], pool: QueriedPool) -> Ta
 def _frame(said: Mapping[str, Sequence[str]], columns: Sequence[str]) -> pd.DataFrame:
     index = pd.Index(list(said), name="Strategy")
     return pd.DataFrame(list(said.values()), index=index, columns=list(columns))
-
-
-def _said(estimate: Estimate, digits: int) -> str:
-    error = "" if estimate.error is None else f" ± {estimate.error:.{digits}f}"
-    return f"{estimate.mean:.{digits}f}{error}"

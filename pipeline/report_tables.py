@@ -144,7 +144,8 @@ def _results_caption(group: Group, comparison: Comparison) -> str:
         )
     if _has_random(group):
         parts.append(
-            "Labeling efficiency: labels random needs over those the strategy needs, to reach random's final accuracy."
+            "Labeling efficiency: labels random needs over those the strategy needs, to reach random's final accuracy; "
+            "– where it never does, no error where it would not without one of the seeds."
         )
     return " ".join(parts)
 
