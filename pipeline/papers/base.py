@@ -269,7 +269,7 @@ class Bench:
         self, task: Task, head: str, strategies: Sequence[str], seeds: Sequence[int], protocol: ProtocolConfig
     ) -> list[Run]:
         planned = plan(task, [head], strategies, seeds, self.protocol(task, protocol), self.config.data_root)
-        store = RunStore(self.config.data_root / "runs")
+        store = RunStore(self.config.data_root / "reproduced")  # reports are of the user's own runs
         stored, new = run_grid(task, planned, store, self.config.workers, self.config.engine)
         self.new_runs += new
         self.reused_runs += len(stored) - new

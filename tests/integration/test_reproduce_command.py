@@ -126,7 +126,7 @@ def test_layouts_are_the_papers(root: Path, number: str) -> None:
 def test_numbers_are_those_of_the_runs(root: Path) -> None:
     """AUBC of tables 5.6, 5.11 and 5.12, from the Parquet files alone."""
     values: dict[tuple, list[float]] = {}
-    for path in root.glob("runs/*/*/*/run.json"):
+    for path in root.glob("reproduced/*/*/*/run.json"):
         record = json.loads(path.read_text())["run"]
         protocol = record["protocol"]
         if protocol["candidates"] == 10_000 and protocol["initial"] == "random" and protocol["batch_size"] == 1:

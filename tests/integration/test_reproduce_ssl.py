@@ -53,7 +53,7 @@ def page(root: Path, recipe: str) -> Path:
 def runs(root: Path) -> pd.DataFrame:
     """Every run, read without the code under test."""
     rows = []
-    for path in root.glob("runs/*/*/*/run.json"):
+    for path in root.glob("reproduced/*/*/*/run.json"):
         run = json.loads(path.read_text())["run"]
         accuracy = pd.read_parquet(path.parent / "rounds.parquet")["test_accuracy"]
         head = run["head"]["recipe"]
