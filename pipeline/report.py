@@ -37,11 +37,6 @@ class Report:
     def summary(self) -> Path:
         return self.page.with_suffix(".md")
 
-    @property
-    def headline(self) -> str:
-        """The last group's."""
-        return self.headlines[-1]
-
 
 def make_report(config: ReportConfig) -> Report:
     """Report on the runs under `data_root`. What is damaged or foreign is named on stderr and on the page.

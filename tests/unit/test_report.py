@@ -181,13 +181,13 @@ def test_without_two_shared_seeds_each_strategy_has_its_own(tmp_path):
     assert table.loc["margin", "gain_mean"] == pytest.approx(wide.loc[2, "margin"] - wide.loc[2, "random"])
     assert np.isnan(table.loc["margin", "gain_error"])
     assert "The strategies share fewer than two seeds" in page_of(report)
-    assert "2 to 3 seeds" in report.headline
+    assert "2 to 3 seeds" in report.headlines[-1]
 
 
 def test_the_headline_names_random_the_best_and_the_surrogate(data_root):
     report = make_report(ReportConfig(data_root=data_root))
     mean = pd.read_csv(report.table).set_index("strategy")
-    assert report.headline == (
+    assert report.headlines[-1] == (
         f"AUBC on digits with simclr and ridge, 2 seeds: random {mean.aubc_mean['random']:.3f}, margin "
         f"{mean.aubc_mean['margin']:.3f} (best strategy), surrogate {mean.aubc_mean['surrogate']:.3f} "
         f"({mean.gain_mean['surrogate']:+.3f} over random)"
@@ -201,9 +201,9 @@ def test_the_headline_without_a_surrogate_or_without_random(tmp_path):
     put_run(tmp_path / "b", {"name": "margin"}, 0)
     assert re.search(
         r", 2 seeds: random 0\.\d{3}, margin 0\.\d{3} \(best strategy, \+0\.\d{3} over random\)$",
-        make_report(ReportConfig(data_root=tmp_path / "a")).headline,
+        make_report(ReportConfig(data_root=tmp_path / "a")).headlines[-1],
     )
-    assert re.search(r", 1 seed: margin 0\.\d{3}$", make_report(ReportConfig(data_root=tmp_path / "b")).headline)
+    assert re.search(r", 1 seed: margin 0\.\d{3}$", make_report(ReportConfig(data_root=tmp_path / "b")).headlines[-1])
 
 
 def test_the_headline_of_strategies_of_which_none_may_win(tmp_path):
@@ -307,10 +307,10 @@ def test_filters_choose_groups(data_root):
         put_run(data_root, {"name": "random"}, seed, dataset="cifar10", backbone="dinov2")
     everything = make_report(ReportConfig(data_root=data_root))
     assert len(list(everything.page.parent.glob("*/curves.png"))) == 2 and len(everything.headlines) == 2
-    assert "on digits" in everything.headline
+    assert "on digits" in everything.headlines[-1]
     for wanted in ({"dataset": "cifar10"}, {"backbone": "dinov2"}, {"backbone": "dinov2-net.w1"}):
         report = make_report(ReportConfig(data_root=data_root, **wanted))
-        assert len(report.headlines) == 1 and "on cifar10 with dinov2" in report.headline
+        assert len(report.headlines) == 1 and "on cifar10 with dinov2" in report.headlines[-1]
 
 
 def test_a_data_set_filter_may_be_a_spec(tmp_path):
@@ -318,7 +318,7 @@ def test_a_data_set_filter_may_be_a_spec(tmp_path):
 
     spec = f"folder:{tmp_path / 'photos'}"
     put_run(tmp_path, {"name": "random"}, 0, dataset=DATASETS.build(spec).slug)
-    assert "folder-photos" in make_report(ReportConfig(data_root=tmp_path, dataset=spec)).headline
+    assert "folder-photos" in make_report(ReportConfig(data_root=tmp_path, dataset=spec)).headlines[-1]
 
 
 def test_an_unwritable_folder_is_one_sentence(data_root):
@@ -372,7 +372,7 @@ def test_a_surrogate_on_seeds_of_its_training_is_called_unfair(data_root):
         put_run(data_root, SURROGATE, seed)
     report = make_report(ReportConfig(data_root=data_root))
     assert "Its training saw seeds 1–2" in page_of(report)
-    assert report.headline.endswith("over random, not fair: trained on some of these seeds)")
+    assert report.headlines[-1].endswith("over random, not fair: trained on some of these seeds)")
 
 
 def test_variants_are_labeled_by_what_differs():
